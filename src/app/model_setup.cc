@@ -1,0 +1,195 @@
+#include "app/model_setup.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <fstream>
+#include <iterator>
+#include <thread>
+#include <utility>
+
+#include "app/exit_code.h"
+#include "app/script_file.h"
+#include "base/check.h"
+#include "base/log.h"
+#include "engine/fault_model.h"
+#include "engine/scripted_model.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/ref/ref_backend.h"
+
+namespace strata::app {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Folders below know nothing of exit codes: what they throw while the model is opened or loaded
+// becomes kExitModel or kExitMemory here.
+template <typename Fn>
+auto loading(Fn&& fn) {
+  try {
+    return fn();
+  } catch (const StartupError& error) {
+    if (error.exit_code() != kExitUsage) throw;
+    throw StartupError(error.what(), error.hint(), kExitModel);
+  } catch (const MemoryError& error) {
+    throw StartupError(error.what(), "lower --max-model-len or --max-num-seqs, or add memory",
+                       kExitMemory);
+  }
+}
+
+ModelConfig read_config(const fs::path& directory) {
+  const fs::path file = directory / "config.json";
+  std::ifstream in(file, std::ios::binary);
+  if (!in) throw StartupError(fmt::format("{}: cannot be read", file.string()));
+  const std::string text((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  return weights::parse_model_config(text, file.string());
+}
+
+MemoryPlan plan_memory(const Options& options, const ModelConfig& config) {
+  PlanRequest request;
+  request.config = config;
+  request.max_model_len = options.max_model_len;
+  request.max_num_seqs = options.max_num_seqs;
+  request.max_num_batched_tokens = options.max_num_batched_tokens;
+  request.page_tokens = options.block_size;
+  request.kv_dtype = options.kv_dtype;
+  request.memory_limit_bytes = options.memory_limit_bytes;
+  request.available_bytes = available_memory_bytes();
+  request.swap_space_bytes = options.swap_space_bytes;
+  auto plan = make_memory_plan(request);
+  if (plan) return std::move(*plan);
+  const bool memory = plan.error().code == ErrorCode::kInsufficientMemory;
+  throw StartupError(plan.error().message,
+                     memory ? "strata plan shows where memory goes" : std::string(),
+                     memory ? kExitMemory : kExitUsage);
+}
+
+// What the engine plans with when nothing is computed: room for every sequence at full length.
+MemoryPlan plan_scripted(const Options& options, const ModelConfig& config) {
+  constexpr std::int32_t kDefaultContext = 8192;
+  MemoryPlan plan;
+  plan.max_model_len = options.max_model_len > 0
+                           ? std::min(options.max_model_len, config.max_context)
+                           : std::min(kDefaultContext, config.max_context);
+  plan.max_num_seqs = options.max_num_seqs;
+  kernels::BackendOptions& sizes = plan.backend;
+  sizes.max_rows = options.max_num_batched_tokens;
+  sizes.max_slots = options.max_num_seqs;
+  sizes.max_logits_rows = options.max_num_batched_tokens;
+  sizes.page_tokens = options.block_size;
+  sizes.max_pages_per_seq = plan.max_model_len / options.block_size + 2;
+  sizes.num_pages = kNumKvGroups * sizes.max_pages_per_seq * options.max_num_seqs + 1;
+  sizes.kv_dtype = options.kv_dtype;
+  return plan;
+}
+
+int default_threads() { return std::max(1U, std::thread::hardware_concurrency()); }
+
+fs::path tokenizer_file(const Options& options, const LocatedModel& model) {
+  const fs::path directory =
+      options.tokenizer.empty()
+          ? model.directory
+          : locate_model(options.tokenizer, options, executable_directory()).directory;
+  return directory / "tokenizer.json";
+}
+
+std::unique_ptr<const weights::Checkpoint> open_weights(const Options& options,
+                                                        const LocatedModel& located) {
+  switch (options.load_format) {
+    case LoadFormat::kSafetensors: return weights::open_checkpoint(located.directory);
+    case LoadFormat::kDummy:
+      return weights::make_dummy_checkpoint(options.dummy_spec, read_config(located.directory));
+    case LoadFormat::kScripted: return nullptr;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+ModelSetup::ModelSetup(const Options& options)
+    : options_(options),
+      located_(locate_model(options.model, options, executable_directory())),
+      threads_(options.threads > 0 ? options.threads : default_threads()) {
+  loading([&] {
+    tokenizer_ = tokenizer::Tokenizer::load(tokenizer_file(options, located_));
+    checkpoint_ = open_weights(options, located_);
+    config_ = checkpoint_ ? checkpoint_->config() : read_config(located_.directory);
+  });
+  plan_ = checkpoint_ ? plan_memory(options, config_) : plan_scripted(options, config_);
+}
+
+std::string ModelSetup::description() const {
+  const std::string directory = located_.directory.string();
+  switch (options_.load_format) {
+    case LoadFormat::kSafetensors: break;
+    case LoadFormat::kDummy:
+      return fmt::format("random weights in the shape of {}, tokenizer of {}", config_.name,
+                         directory);
+    case LoadFormat::kScripted:
+      return fmt::format("the script {}, tokenizer of {}", options_.script_file, directory);
+  }
+  return fmt::format("{} in {}", located_.name, directory);
+}
+
+std::unique_ptr<TransformerModel> ModelSetup::build_transformer() const {
+  STRATA_CHECK(checkpoint_ != nullptr, "the scripted model has no weights");
+  kernels::BackendContext context;
+  context.config = config_;
+  context.never_emit = tokenizer_->never_emit(config_.vocab);
+  if (options_.backend == BackendChoice::kRef)
+    return loading([&] {
+      return std::make_unique<TransformerModel>(
+          *checkpoint_, plan_, kernels::make_ref_backend(std::move(context)), nullptr);
+    });
+  const kernels::CpuIsa isa =
+      options_.cpu_isa == "auto" ? kernels::detect_isa() : kernels::parse_isa(options_.cpu_isa);
+  return loading([&] {
+    auto pool = std::make_unique<ThreadPool>(threads_);
+    auto backend = kernels::make_cpu_backend(std::move(context), isa, *pool);
+    return std::make_unique<TransformerModel>(*checkpoint_, plan_, std::move(backend),
+                                              std::move(pool));
+  });
+}
+
+std::unique_ptr<Model> ModelSetup::build_scripted() const {
+  ScriptedOptions scripted;
+  scripted.scripts = read_script(options_.script_file, *tokenizer_, config_.vocab);
+  scripted.end_token = tokenizer_->specials().return_;
+  scripted.step_delay_us = options_.script_delay_us;
+  ModelInfo& info = scripted.info;
+  info.name = config_.name;
+  info.vocab = config_.vocab;
+  info.max_context = plan_.max_model_len;
+  info.window = config_.window;
+  info.page_tokens = plan_.backend.page_tokens;
+  info.num_pages = plan_.backend.num_pages;
+  info.max_slots = plan_.backend.max_slots;
+  info.max_rows = plan_.backend.max_rows;
+  info.max_logits_rows = plan_.backend.max_logits_rows;
+  info.kv_dtype = plan_.backend.kv_dtype;
+  info.backend = "scripted";
+  return make_scripted_model(std::move(scripted));
+}
+
+std::unique_ptr<Model> ModelSetup::build() const {
+  std::unique_ptr<Model> model;
+  if (checkpoint_ == nullptr) model = build_scripted();
+  else model = build_transformer();
+  if (!options_.fault_inject.empty()) model = make_fault_model(std::move(model));
+  return model;
+}
+
+std::unique_ptr<Engine> make_engine(const ModelSetup& setup, const Options& options) {
+  EngineOptions engine;
+  engine.max_num_seqs = options.max_num_seqs;
+  engine.max_num_batched_tokens = options.max_num_batched_tokens;
+  engine.max_model_len = setup.plan().max_model_len;
+  engine.max_queued_requests = options.max_queued_requests;
+  engine.max_queued_tokens = options.max_queued_tokens;
+  engine.prefix_caching = options.prefix_caching;
+  engine.two_steps_in_flight = options.async_scheduling;
+  engine.priority_scheduling = options.priority_scheduling;
+  return std::make_unique<Engine>(setup.build(), engine, [&setup] { return setup.build(); });
+}
+
+}  // namespace strata::app

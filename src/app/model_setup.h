@@ -1,0 +1,58 @@
+// ModelSetup: everything about the model that is known before its weights are loaded, and the
+// factory that loads it. Made by each command on the main thread; const afterwards, so the engine
+// may call build() again from its thread after the device died.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "app/model_locator.h"
+#include "app/options.h"
+#include "base/model_config.h"
+#include "engine/engine.h"
+#include "engine/model.h"
+#include "model/memory_plan.h"
+#include "model/transformer_model.h"
+#include "tokenizer/tokenizer.h"
+#include "weights/checkpoint.h"
+
+namespace strata::app {
+
+class ModelSetup {
+ public:
+  // Locates and opens tokenizer, configuration and checkpoint and plans memory; reads no weights.
+  // Throws StartupError.
+  explicit ModelSetup(const Options& options);
+
+  // What clients ask for, unless --served-model-name says otherwise.
+  const std::string& name() const { return located_.name; }
+  // The model and where it is from, for people.
+  std::string description() const;
+  const std::filesystem::path& directory() const { return located_.directory; }
+  const tokenizer::Tokenizer& tokenizer() const { return *tokenizer_; }
+  const ModelConfig& config() const { return config_; }
+  // Where memory goes; the scripted model needs none.
+  const MemoryPlan& plan() const { return plan_; }
+  int threads() const { return threads_; }
+
+  // Loads the weights. Throws StartupError, with kExitMemory when an allocation failed.
+  std::unique_ptr<Model> build() const;
+  // The same without decorators, for `bench`. REQUIRES a load format other than scripted.
+  std::unique_ptr<TransformerModel> build_transformer() const;
+
+ private:
+  std::unique_ptr<Model> build_scripted() const;
+
+  const Options options_;
+  LocatedModel located_;
+  std::unique_ptr<const tokenizer::Tokenizer> tokenizer_;
+  std::unique_ptr<const weights::Checkpoint> checkpoint_;  // null for the scripted model
+  ModelConfig config_;
+  MemoryPlan plan_;
+  int threads_ = 1;
+};
+
+// The engine over setup.build(), rebuilt with it after a device error. `setup` outlives it.
+std::unique_ptr<Engine> make_engine(const ModelSetup& setup, const Options& options);
+
+}  // namespace strata::app

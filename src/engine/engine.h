@@ -1,0 +1,96 @@
+// Engine: the front of the inference side. One thread owns all sequences, pages and slots; other
+// threads submit requests, abort them and read an immutable snapshot. It knows tokens, not text.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/ids.h"
+#include "base/result.h"
+#include "engine/model.h"
+#include "engine/token_stream.h"
+#include "plan/sampling_params.h"
+
+namespace strata {
+
+struct EngineOptions {
+  std::int32_t max_num_seqs = 8;              // running at once; at most ModelInfo::max_slots
+  std::int32_t max_num_batched_tokens = 256;  // rows of a step
+  std::int32_t max_model_len = 0;             // prompt + answer, in tokens; 0: the model's
+  std::int32_t max_queued_requests = 256;     // waiting; more are refused with kRateLimited
+  std::int64_t max_queued_tokens = 1 << 20;   // prompt tokens waiting
+  bool prefix_caching = true;
+  bool two_steps_in_flight = true;
+  bool priority_scheduling = false;  // else first come, first served
+  int step_deadline_ms = 30'000;     // watchdog; scaled by rows on slow machines
+};
+
+struct EngineRequest {
+  std::string request_id;       // for logs
+  std::vector<TokenId> prompt;  // at least one token
+  SamplingParams sampling;
+  std::int32_t max_new_tokens = 0;  // 0 is allowed: prompt logprobs only
+  bool prompt_logprobs = false;
+  std::int32_t prompt_top_logprobs = 0;
+  std::int32_t priority = 0;  // lower runs first, under --scheduling-policy priority
+  std::string cache_salt;
+  Nanos arrival = 0;
+};
+
+enum class Health { kStarting, kReady, kDraining, kDead };
+
+// Immutable snapshot, replaced by the engine after every step.
+struct EngineInfo {
+  Health health = Health::kStarting;
+  ModelInfo model;
+  std::int32_t max_model_len = 0;
+  std::int32_t running = 0;
+  std::int32_t waiting = 0;
+  std::int32_t free_pages = 0;
+  std::int32_t total_pages = 0;
+  std::uint64_t steps = 0;
+  std::uint64_t prompt_tokens = 0;
+  std::uint64_t generated_tokens = 0;
+  std::uint64_t prefix_query_tokens = 0;
+  std::uint64_t prefix_hit_tokens = 0;
+  std::uint64_t preemptions = 0;
+  std::uint64_t pages_swapped_out = 0;  // evicted to host memory
+  std::uint64_t pages_swapped_in = 0;   // found there again
+  std::string death_reason;             // kDead
+};
+
+class Engine {
+ public:
+  // Starts the engine thread. `rebuild` makes a fresh Model after a DeviceError; without it the
+  // engine stays dead. Throws StartupError when the options do not fit the model.
+  using ModelFactory = std::function<std::unique_ptr<Model>()>;
+  Engine(std::unique_ptr<Model> model, const EngineOptions& options, ModelFactory rebuild = {},
+         const Clock* clock = nullptr);
+  ~Engine();  // aborts what runs and joins
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // Any thread. Refuses at once: empty prompt, kContextOverflow (with the numbers), pages that can
+  // never exist, a full queue (kRateLimited with retry_after_s), draining or dead (kUnavailable).
+  // Otherwise the stream will get an end, always.
+  Result<SeqId> submit(EngineRequest request, std::shared_ptr<TokenStream> stream);
+
+  // Any thread. The sequence ends within one step (kAborted); unknown or finished ids are ignored.
+  void abort(SeqId id);
+
+  // Stops admission; running and waiting sequences go on. `done` is called on the engine thread
+  // when nothing is left.
+  void drain(std::function<void()> done);
+
+  std::shared_ptr<const EngineInfo> info() const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace strata

@@ -1,0 +1,27 @@
+// PlanBuilder: spans -> StepPlan, the only place that knows the layout of a plan. Engine thread
+// only; keeps nothing between plans.
+#pragma once
+
+#include <vector>
+
+#include "engine/model.h"
+#include "engine/sequence.h"
+#include "plan/step_plan.h"
+
+namespace strata {
+
+struct PlanInputs {
+  StepId id = 0;
+  std::vector<ScheduledSpan> spans;  // decode before prefill; pages cover them
+  std::vector<SlotId> released_slots;
+  kv::KvManager::PageWork page_work;
+};
+
+// Marks the spans' page tables as uploaded and their slots as admitted; positions are advanced by
+// the caller.
+StepPlan build_plan(const ModelInfo& info, PlanInputs inputs);
+
+// The smallest power of two >= n, but at most `max`; 0 for 0.
+std::int32_t shape_bucket(std::int32_t n, std::int32_t max);
+
+}  // namespace strata

@@ -1,0 +1,229 @@
+#include "model/memory_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <limits>
+#include <string>
+
+#include "base/json.h"
+#include "kernels/slab.h"
+
+namespace strata {
+namespace {
+
+constexpr std::int64_t kMiB = std::int64_t{1} << 20;
+constexpr std::int32_t kAutoLenStep = 1024;  // --max-model-len auto is a multiple of this
+
+// Weights that are not experts, as the backend keeps them: matrices in bf16, vectors in float32.
+std::int64_t dense_bytes(const ModelConfig& c) {
+  const std::int64_t hidden = c.hidden;
+  const std::int64_t matrices = hidden * c.qkv_dim() + std::int64_t{c.q_dim()} * hidden;
+  const std::int64_t router = (hidden + 1) * c.num_experts;
+  const std::int64_t vectors = 2 * hidden + c.qkv_dim() + hidden + c.num_q_heads;
+  const std::int64_t layer = matrices * 2 + router * 4 + vectors * 4;
+  return layer * c.num_layers + 2 * (std::int64_t{c.vocab} * hidden * 2) + hidden * 4;
+}
+
+std::int64_t expert_bytes(const ModelConfig& c) {
+  const auto slab = kernels::make_slab_layout(c.hidden, c.intermediate, c.expert_format);
+  return static_cast<std::int64_t>(slab.bytes) * c.num_experts * c.num_layers;
+}
+
+// Residual stream, deltas, queries, attention, routed rows and logits of the largest step.
+std::int64_t activation_bytes(const PlanRequest& r) {
+  const ModelConfig& c = r.config;
+  const std::int64_t rows = r.max_num_batched_tokens;
+  const std::int64_t per_row = 5 * std::int64_t{c.hidden} + 3 * std::int64_t{c.qkv_dim()} +
+                               std::int64_t{c.experts_per_token} *
+                                   (2 * std::int64_t{c.intermediate} + std::int64_t{c.hidden});
+  const std::int64_t logits = std::int64_t{kernels::kMaxHeadRows} * c.vocab;
+  return (rows * per_row + logits) * 4 + 16 * kMiB;
+}
+
+struct KvShape {
+  std::int64_t page_bytes = 0;
+  std::int64_t window_pages = 0;  // most pages a sequence holds in the window group
+  bool full = false;
+  bool window = false;
+  std::int32_t page_tokens = 16;
+
+  std::int64_t pages_for(std::int64_t tokens) const {
+    const std::int64_t all = (tokens + page_tokens - 1) / page_tokens;
+    return (full ? all : 0) + (window ? std::min(all, window_pages) : 0);
+  }
+};
+
+KvShape kv_shape(const PlanRequest& r) {
+  const ModelConfig& c = r.config;
+  const auto windowed =
+      static_cast<std::int64_t>(std::count(c.windowed.begin(), c.windowed.end(), true));
+  const std::int64_t full = c.num_layers - windowed;
+  KvShape shape;
+  shape.page_tokens = r.page_tokens;
+  shape.full = full > 0;
+  shape.window = windowed > 0;
+  const std::int64_t element = r.kv_dtype == KvDtype::kF32 ? 4 : 2;
+  shape.page_bytes =
+      std::int64_t{r.page_tokens} * std::max(full, windowed) * 2 * c.kv_dim() * element;
+  // Window, the step's own rows, and a page's slack on both sides; two steps may be in flight.
+  const std::int64_t in_window = c.window + 2 * std::int64_t{r.max_num_batched_tokens};
+  shape.window_pages = in_window / r.page_tokens + 2;
+  return shape;
+}
+
+std::string mib(std::int64_t bytes) {
+  return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / static_cast<double>(kMiB));
+}
+
+Unexpected too_small(std::int64_t need, std::int64_t have, const std::string& what,
+                     const std::string& fix) {
+  return fail(ErrorCode::kInsufficientMemory,
+              fmt::format("{} needs {} but {} is available: {} short. {}", what, mib(need),
+                          mib(have), mib(need - have), fix));
+}
+
+// The longest context one sequence can have with `pages` pages.
+std::int64_t tokens_that_fit(const KvShape& kv, std::int64_t pages, std::int64_t most) {
+  std::int64_t low = 0;
+  std::int64_t high = most;
+  while (low < high) {
+    const std::int64_t middle = (low + high + 1) / 2;
+    if (kv.pages_for(middle) <= pages) low = middle;
+    else high = middle - 1;
+  }
+  return low;
+}
+
+// Sizes to prepare() a backend with, for `pages` KV pages and sequences of up to `length` tokens.
+kernels::BackendOptions backend_options(const PlanRequest& r, std::int64_t length,
+                                        std::int64_t pages, std::int64_t page_bytes) {
+  kernels::BackendOptions options;
+  options.max_rows = r.max_num_batched_tokens;
+  options.max_slots = r.max_num_seqs;
+  options.max_logits_rows = r.max_num_batched_tokens;
+  options.page_tokens = r.page_tokens;
+  options.num_pages = static_cast<std::int32_t>(pages);
+  options.num_swap_pages = static_cast<std::int32_t>(r.swap_space_bytes / page_bytes);
+  options.max_pages_per_seq =
+      static_cast<std::int32_t>((length + r.page_tokens - 1) / r.page_tokens + 1);
+  options.kv_dtype = r.kv_dtype;
+  options.dense = r.dense;
+  return options;
+}
+
+}  // namespace
+
+Result<MemoryPlan> make_memory_plan(const PlanRequest& r) {
+  const std::int64_t experts = expert_bytes(r.config);
+  const std::int64_t dense = dense_bytes(r.config);
+  const std::int64_t activations = activation_bytes(r);
+  const std::int64_t fixed = experts + dense + activations + r.swap_space_bytes;
+  const std::int64_t limit =
+      r.memory_limit_bytes > 0
+          ? r.memory_limit_bytes
+          : static_cast<std::int64_t>(static_cast<double>(r.available_bytes) * r.utilization);
+  const KvShape kv = kv_shape(r);
+  const std::int64_t smallest = fixed + (kv.pages_for(r.page_tokens) + 1) * kv.page_bytes;
+  if (smallest > limit)
+    return too_small(smallest, limit, "the model", "Use a smaller model or add memory.");
+
+  // Without a wish, KV takes what all sequences could use, at most a quarter of the machine: the
+  // rest of it is other programs' and the page cache's.
+  const std::int64_t kv_room = limit - fixed, one_page = kv.page_bytes;
+  const std::int64_t modest = std::min(kv_room, std::max(limit / 4, 256 * kMiB));
+  std::int64_t length = r.max_model_len;
+  if (length > r.config.max_context)
+    return invalid(fmt::format("--max-model-len {} exceeds the model's {} positions", length,
+                               r.config.max_context),
+                   "max-model-len");
+  if (length <= 0) {
+    length = tokens_that_fit(kv, modest / one_page - 1, r.config.max_context);
+    if (length > kAutoLenStep) length = length / kAutoLenStep * kAutoLenStep;
+  }
+  const std::int64_t for_one = kv.pages_for(length) + 1;
+  if (for_one * one_page > kv_room) {
+    const std::int64_t fits = tokens_that_fit(kv, kv_room / one_page - 1, r.config.max_context);
+    return too_small(for_one * one_page, kv_room, fmt::format("a context of {} tokens", length),
+                     fmt::format("Use --max-model-len {} or less.", fits));
+  }
+  const std::int64_t for_all = kv.pages_for(length) * r.max_num_seqs + 1;
+  const std::int64_t pages = std::min(for_all, std::max(for_one, modest / one_page));
+  if (pages > std::numeric_limits<std::int32_t>::max())
+    return invalid("the KV pool has too many pages; use a larger --block-size", "block-size");
+
+  MemoryPlan plan;
+  plan.limit_bytes = limit;
+  plan.max_model_len = static_cast<std::int32_t>(length);
+  plan.max_num_seqs = r.max_num_seqs;
+  plan.page_bytes = one_page;
+  plan.lines = {
+      {"weights.experts", "RAM", experts,
+       fmt::format("{} slabs of {}", r.config.num_experts * r.config.num_layers,
+                   mib(experts / (std::int64_t{r.config.num_experts} * r.config.num_layers)))},
+      {"weights.dense", "RAM", dense, "attention, router, embedding, unembedding"},
+      {"kv.pool", "RAM", pages * one_page,
+       fmt::format("{} pages of {} tokens, {}", pages, r.page_tokens,
+                   r.kv_dtype == KvDtype::kF32 ? "float32" : "bfloat16")},
+      {"activations", "RAM", activations,
+       fmt::format("steps of up to {} tokens", r.max_num_batched_tokens)},
+  };
+  if (r.swap_space_bytes > 0)
+    plan.lines.push_back({"kv.swap", "RAM", r.swap_space_bytes, "pages of waiting sequences"});
+  for (const PlanLine& line : plan.lines) plan.total_bytes += line.bytes;
+
+  plan.backend = backend_options(r, length, pages, one_page);
+  return plan;
+}
+
+std::string format_plan(const MemoryPlan& plan) {
+  std::string out;
+  for (const PlanLine& line : plan.lines)
+    out +=
+        fmt::format("{:<18} {:<5} {:>14}  {}\n", line.name, line.place, mib(line.bytes), line.note);
+  out += fmt::format("{:<18} {:<5} {:>14}  of {} allowed\n", "total", "", mib(plan.total_bytes),
+                     mib(plan.limit_bytes));
+  out += fmt::format("context {} tokens, up to {} sequences at once\n", plan.max_model_len,
+                     plan.max_num_seqs);
+  return out;
+}
+
+std::string plan_json(const MemoryPlan& plan) {
+  std::string out = "{\"allocations\":[";
+  for (std::size_t i = 0; i < plan.lines.size(); ++i) {
+    const PlanLine& line = plan.lines[i];
+    out += i == 0 ? "{\"name\":" : ",{\"name\":";
+    append_json_string(out, line.name);
+    out += ",\"place\":";
+    append_json_string(out, line.place);
+    out += fmt::format(",\"bytes\":{},\"note\":", line.bytes);
+    append_json_string(out, line.note);
+    out += "}";
+  }
+  out += fmt::format(
+      "],\"total_bytes\":{},\"limit_bytes\":{},\"max_model_len\":{},\"max_num_seqs\":{},"
+      "\"kv_pages\":{},\"page_tokens\":{}}}",
+      plan.total_bytes, plan.limit_bytes, plan.max_model_len, plan.max_num_seqs,
+      plan.backend.num_pages, plan.backend.page_tokens);
+  return out;
+}
+
+std::int64_t available_memory_bytes() {
+  std::int64_t available = 0;
+  std::ifstream meminfo("/proc/meminfo");
+  for (std::string line; std::getline(meminfo, line);) {
+    long long kib = 0;
+    if (std::sscanf(line.c_str(), "MemAvailable: %lld kB", &kib) == 1) available = kib * 1024;
+  }
+  std::int64_t limit = 0;
+  std::int64_t used = 0;
+  std::ifstream cgroup_max("/sys/fs/cgroup/memory.max");  // "max" when unlimited
+  std::ifstream cgroup_used("/sys/fs/cgroup/memory.current");
+  if (cgroup_max >> limit && cgroup_used >> used)
+    available = std::min(available, std::max<std::int64_t>(limit - used, 0));
+  return available;
+}
+
+}  // namespace strata

@@ -1,0 +1,240 @@
+#include "serve/routes.h"
+
+#include <fmt/format.h>
+
+#include <array>
+
+#include "api/completion_request.h"
+#include "api/objects.h"
+#include "serve/chat_session.h"
+#include "serve/completion_session.h"
+#include "serve/errors.h"
+#include "serve/page.h"
+#include "serve/prompt.h"
+
+namespace strata::serve {
+namespace {
+
+using CallRef = std::shared_ptr<Call>;
+
+http::Response json(std::string body, int status = 200) {
+  http::Response response;
+  response.status = status;
+  response.body = std::move(body);
+  return response;
+}
+
+std::optional<Error> not_serving(const Context& context) {
+  const auto info = context.engine.info();
+  if (context.draining || info->health == Health::kDraining)
+    return Error{ErrorCode::kUnavailable, "the server is shutting down", {}, "draining", 1};
+  if (info->health == Health::kStarting)
+    return Error{ErrorCode::kUnavailable, "the model is being loaded", {}, "loading", 1};
+  if (info->health == Health::kDead)
+    return Error{ErrorCode::kUnavailable, "the inference engine has stopped", {}, "engine_dead", 0};
+  return std::nullopt;
+}
+
+template <typename SessionType>
+void generate(const CallRef& call) {
+  if (const auto error = not_serving(call->context())) return call->fail(*error);
+  SessionType::serve(call);
+}
+
+void health_live(const CallRef& call) {
+  const auto info = call->context().engine.info();
+  const bool dead = info->health == Health::kDead;
+  call->respond(json(dead ? R"({"status":"dead"})" : R"({"status":"alive"})", dead ? 503 : 200));
+}
+
+void health(const CallRef& call) {
+  const auto info = call->context().engine.info();
+  const bool up = info->health == Health::kReady || info->health == Health::kDraining;
+  if (up) return call->respond(json(R"({"status":"ok"})"));
+  call->fail(*not_serving(call->context()));
+}
+
+void health_ready(const CallRef& call) {
+  if (const auto error = not_serving(call->context())) return call->fail(*error);
+  const auto info = call->context().engine.info();
+  call->respond(json(fmt::format(R"({{"status":"ready","running":{},"waiting":{}}})", info->running,
+                                 info->waiting)));
+}
+
+void version(const CallRef& call) {
+  call->respond(json(api::text_object("version", call->context().options.version)));
+}
+
+api::ModelCard card(const Context& context, const std::string& name) {
+  return {name, context.created, context.engine.info()->max_model_len};
+}
+
+void models(const CallRef& call) {
+  const auto& context = call->context();
+  std::vector<api::ModelCard> cards;
+  for (const auto& name : context.options.model_names) cards.push_back(card(context, name));
+  call->respond(json(api::model_list(cards)));
+}
+
+void model(const CallRef& call, const std::string& name) {
+  const auto& context = call->context();
+  for (const auto& known : context.options.model_names)
+    if (known == name) return call->respond(json(api::model_object(card(context, name))));
+  call->fail({ErrorCode::kNotFound, fmt::format("the model \"{}\" is not served here", name),
+              "model", "model_not_found", 0});
+}
+
+void tokenize(const CallRef& call) {
+  const auto& context = call->context();
+  const auto request = api::parse_tokenize_request(call->request().body);
+  if (!request) return call->fail(request.error());
+  std::vector<TokenId> tokens;
+  if (request->prompt) {
+    tokens = context.tokenizer.encode(*request->prompt);
+  } else {
+    const auto chat = api::parse_chat_request(call->request().body, context.limits());
+    if (!chat) return call->fail(chat.error());
+    auto rendered = render_chat(*chat, context);
+    if (!rendered) return call->fail(rendered.error());
+    tokens = std::move(*rendered);
+  }
+  std::vector<std::string_view> texts;
+  for (const TokenId id : tokens) texts.push_back(context.tokenizer.token_bytes(id));
+  call->respond(json(api::token_list(tokens, context.engine.info()->max_model_len,
+                                     request->return_token_texts ? &texts : nullptr)));
+}
+
+void detokenize(const CallRef& call) {
+  const auto& context = call->context();
+  const auto tokens = api::parse_detokenize_request(call->request().body, context.limits());
+  if (!tokens) return call->fail(tokens.error());
+  call->respond(json(api::text_object("prompt", context.tokenizer.decode(*tokens))));
+}
+
+void apply_template(const CallRef& call) {
+  const auto& context = call->context();
+  const auto chat = api::parse_chat_request(call->request().body, context.limits());
+  if (!chat) return call->fail(chat.error());
+  const auto tokens = render_chat(*chat, context);
+  if (!tokens) return call->fail(tokens.error());
+  call->respond(json(api::template_object(context.tokenizer.decode(*tokens), *tokens)));
+}
+
+void scrape(const CallRef& call) {
+  const auto info = call->context().engine.info();
+  metrics::EngineGauges gauges;
+  gauges.running = info->running;
+  gauges.waiting = info->waiting;
+  if (info->total_pages > 0)
+    gauges.kv_usage = 1.0 - static_cast<double>(info->free_pages) / info->total_pages;
+  gauges.prompt_tokens = info->prompt_tokens;
+  gauges.generated_tokens = info->generated_tokens;
+  gauges.prefix_query_tokens = info->prefix_query_tokens;
+  gauges.prefix_hit_tokens = info->prefix_hit_tokens;
+  gauges.preemptions = info->preemptions;
+  call->context().metrics.set_cache_config(
+      {info->model.page_tokens, info->model.num_pages, info->max_model_len});
+  auto response = json(call->context().metrics.render(gauges));
+  response.content_type = "text/plain; version=0.0.4; charset=utf-8";
+  call->respond(std::move(response));
+}
+
+struct Route {
+  std::string_view path;   // canonical
+  bool post = false;       // else GET and HEAD
+  bool is_public = false;  // needs no key
+  void (*run)(const CallRef&) = nullptr;
+};
+
+constexpr std::array<Route, 14> kRoutes = {{
+    {"/chat/completions", true, false, generate<ChatSession>},
+    {"/completions", true, false, generate<CompletionSession>},
+    {"/models", false, false, models},
+    {"/tokenize", true, false, tokenize},
+    {"/detokenize", true, false, detokenize},
+    {"/apply-template", true, false, apply_template},
+    {"/metrics", false, false, scrape},
+    {"/version", false, false, version},
+    {"/health", false, true, health},
+    {"/health/live", false, true, health_live},
+    {"/health/ready", false, true, health_ready},
+    {"/livez", false, true, health_live},
+    {"/readyz", false, true, health_ready},
+    {"/ping", false, true, health},
+}};
+constexpr std::string_view kModelPrefix = "/models/";
+
+const Route* find_route(std::string_view path) {
+  for (const auto& one : kRoutes)
+    if (one.path == path) return &one;
+  return nullptr;
+}
+
+void run(const CallRef& call, const Route& found) {
+  const auto& request = call->request();
+  call->set_route(found.path);
+  if (!found.is_public)
+    if (const auto error = call->context().access.check_key(request)) return call->fail(*error);
+  const bool reads = request.method == "GET" || request.method == "HEAD";
+  if (found.post ? request.method != "POST" : !reads) {
+    call->add_header("Allow", found.post ? "POST, OPTIONS" : "GET, HEAD, OPTIONS");
+    return call->fail({ErrorCode::kMethodNotAllowed,
+                       fmt::format("{} is not possible here; use {}", request.method,
+                                   found.post ? "POST" : "GET"),
+                       {},
+                       {},
+                       0});
+  }
+  if (found.post && request.header("content-type").starts_with("multipart/"))
+    return call->fail({ErrorCode::kUnsupportedMedia,
+                       "the body must be application/json",
+                       {},
+                       "unsupported_media_type",
+                       0});
+  found.run(call);
+}
+
+}  // namespace
+
+std::string canonical_path(std::string_view path) {
+  std::string out;
+  for (const char c : path)
+    if (c != '/' || out.empty() || out.back() != '/') out += c;
+  if (out.size() > 1 && out.back() == '/') out.pop_back();
+  if (out.starts_with("/v1/")) out.erase(0, 3);
+  return out;
+}
+
+void route(const CallRef& call) {
+  const auto& request = call->request();
+  const auto& access = call->context().access;
+  if (const auto error = access.check_host(request)) return call->fail(*error);
+  if (const auto error = access.check_origin(request); error && request.method != "OPTIONS")
+    return call->fail(*error);
+  const auto path = canonical_path(request.path);
+  const auto* found = find_route(path);
+  if (request.method == "OPTIONS") {
+    const bool post = found != nullptr && found->post;
+    return call->respond(access.preflight(request, post ? "POST, OPTIONS" : "GET, HEAD, OPTIONS"));
+  }
+  if (found != nullptr) return run(call, *found);
+  if (path.starts_with(kModelPrefix) && path.size() > kModelPrefix.size()) {
+    const auto name = path.substr(kModelPrefix.size());
+    call->set_route("/models/{id}");
+    if (const auto error = access.check_key(request)) return call->fail(*error);
+    return model(call, name);
+  }
+  const bool reads = request.method == "GET" || request.method == "HEAD";
+  if (auto page = page_response(path); page && reads) {
+    call->set_route("/chat");
+    return call->respond(std::move(*page));
+  }
+  if (const auto error = access.check_key(request)) return call->fail(*error);
+  call->fail({ErrorCode::kNotFound,
+              fmt::format("there is no {} {} here", request.method, request.path.substr(0, 128)),
+              {},
+              "unknown_url",
+              0});
+}
+
+}  // namespace strata::serve

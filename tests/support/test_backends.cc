@@ -1,0 +1,63 @@
+#include "tests/support/test_backends.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+
+#include "base/thread_pool.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/primitives.h"
+#include "kernels/ref/ref_backend.h"
+
+namespace strata::test {
+
+void PrintTo(const TestBackend& backend, std::ostream* out) { *out << backend.name; }
+
+namespace {
+
+// Float32 sums of k products in some fixed blocked order.
+double float_dot_error(int k) { return (4.0 + std::sqrt(static_cast<double>(k))) * 0x1.0p-23; }
+
+TestBackend cpu_backend(kernels::CpuIsa isa, int threads) {
+  TestBackend backend;
+  backend.name = fmt::format("cpu {} x{}", kernels::isa_name(isa), threads);
+  backend.dot_error = float_dot_error;
+  backend.attn_index = [](int i) { return kernels::cpu::paired_index(i); };
+  backend.make = [isa, threads](kernels::BackendContext context) {
+    auto pool = std::make_shared<ThreadPool>(threads);
+    auto made = kernels::make_cpu_backend(std::move(context), isa, *pool);
+    return std::shared_ptr<kernels::Backend>(made.release(),
+                                             [pool](kernels::Backend* dead) { delete dead; });
+  };
+  return backend;
+}
+
+}  // namespace
+
+std::vector<TestBackend> test_backends() {
+  std::vector<TestBackend> list;
+  TestBackend ref;
+  ref.name = "ref";
+  ref.make = [](kernels::BackendContext context) -> std::shared_ptr<kernels::Backend> {
+    return kernels::make_ref_backend(std::move(context));
+  };
+  // Double sums: what remains is the rounding of float32 inputs and of the result.
+  ref.dot_error = [](int) { return 0x1.0p-22; };
+  list.push_back(ref);
+  using kernels::CpuIsa;
+  const CpuIsa best = kernels::detect_isa();
+  for (const CpuIsa isa : {CpuIsa::kScalar, CpuIsa::kAvx2, CpuIsa::kAvx512})
+    if (isa <= best) list.push_back(cpu_backend(isa, 1));
+  list.push_back(cpu_backend(best, 3));
+  return list;
+}
+
+std::string backend_test_name(const TestBackend& backend) {
+  std::string name = backend.name;
+  std::erase_if(name, [](unsigned char c) { return std::isalnum(c) == 0; });
+  return name;
+}
+
+}  // namespace strata::test

@@ -1,0 +1,31 @@
+// The backends that kernel and model tests run against, each made by its factory.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "kernels/stages.h"
+
+namespace strata::test {
+
+struct TestBackend {
+  std::string name;
+  // Backend and what it computes on live together.
+  std::function<std::shared_ptr<kernels::Backend>(kernels::BackendContext)> make;
+  // Error of a sum of k products, as a share of the sum of their magnitudes.
+  std::function<double(int k)> dot_error;
+  // Where value i of a row lies in Activations::attn, whose layout is the backend's own.
+  std::function<int(int i)> attn_index = [](int i) { return i; };
+};
+
+void PrintTo(const TestBackend& backend, std::ostream* out);
+
+// ref, and the CPU backend for every instruction set of this processor.
+std::vector<TestBackend> test_backends();
+// For INSTANTIATE_TEST_SUITE_P: the name with only letters and digits.
+std::string backend_test_name(const TestBackend& backend);
+
+}  // namespace strata::test

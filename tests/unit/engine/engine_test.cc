@@ -1,0 +1,423 @@
+// The engine with its thread: admission, streams, drain, death and rebuild.
+#include "engine/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <future>
+#include <mutex>
+#include <thread>
+
+#include "base/fault.h"
+#include "base/log.h"
+#include "engine/fault_model.h"
+#include "engine/scripted_model.h"
+
+namespace strata::test {
+namespace {
+
+constexpr TokenId kEnd = 99;
+
+// A client: takes what its stream holds whenever it is notified, and waits for the end.
+class Client {
+ public:
+  explicit Client(std::size_t capacity = 4096)
+      : stream_(std::make_shared<TokenStream>(capacity)), got_(std::make_shared<Got>()) {
+    // The engine holds the stream while it notifies; the client may be gone by then.
+    stream_->set_notify([got = got_, stream = stream_.get()] {
+      const std::lock_guard lock(got->mutex);
+      if (got->reads) got->take(*stream);
+      got->changed.notify_all();
+    });
+  }
+
+  std::shared_ptr<TokenStream> stream() const { return stream_; }
+  void stop_reading() {
+    const std::lock_guard lock(got_->mutex);
+    got_->reads = false;
+  }
+  SequenceEnd wait_end() {
+    std::unique_lock lock(got_->mutex);
+    got_->changed.wait(lock, [this] {
+      got_->take(*stream_);
+      return got_->end.has_value();
+    });
+    return *got_->end;
+  }
+  void wait_tokens(std::size_t count) {
+    std::unique_lock lock(got_->mutex);
+    got_->changed.wait(lock, [&] { return got_->tokens.size() >= count || got_->end.has_value(); });
+  }
+  std::vector<TokenId> tokens() {
+    const std::lock_guard lock(got_->mutex);
+    return got_->tokens;
+  }
+  int ends() {
+    const std::lock_guard lock(got_->mutex);
+    got_->take(*stream_);
+    return got_->ends;
+  }
+
+ private:
+  struct Got {
+    std::mutex mutex;
+    std::condition_variable changed;
+    bool reads = true;
+    std::vector<TokenId> tokens;
+    std::optional<SequenceEnd> end;
+    int ends = 0;
+
+    void take(TokenStream& stream) {  // REQUIRES mutex
+      TokenStream::Batch batch = stream.take();
+      for (const TokenOutput& output : batch.tokens) tokens.push_back(output.token);
+      if (!batch.end) return;
+      ++ends;
+      end = std::move(batch.end);
+    }
+  };
+
+  std::shared_ptr<TokenStream> stream_;
+  std::shared_ptr<Got> got_;
+};
+
+ModelInfo info() {
+  ModelInfo out;
+  out.name = "scripted";
+  out.vocab = 100;
+  out.max_context = 512;
+  out.window = 16;
+  out.page_tokens = 8;
+  out.num_pages = 400;
+  out.max_slots = 8;
+  out.max_rows = 64;
+  out.max_logits_rows = 16;
+  return out;
+}
+
+std::vector<TokenId> line(TokenId token, int count) {
+  return std::vector<TokenId>(static_cast<std::size_t>(count), token);
+}
+
+std::unique_ptr<Model> scripted(int answer_tokens, int delay_us = 0) {
+  ScriptedOptions options;
+  options.scripts = {line(5, answer_tokens)};
+  options.end_token = kEnd;
+  options.info = info();
+  options.step_delay_us = delay_us;
+  return make_scripted_model(std::move(options));
+}
+
+EngineOptions options() {
+  EngineOptions out;
+  out.max_num_seqs = 8;
+  out.max_num_batched_tokens = 64;
+  return out;
+}
+
+EngineRequest request(int prompt_len = 5, int max_new_tokens = 400) {
+  EngineRequest out;
+  out.request_id = "test";
+  out.prompt = line(1, prompt_len);
+  out.max_new_tokens = max_new_tokens;
+  out.sampling.stop_ids = {kEnd};
+  return out;
+}
+
+class EngineTest : public testing::Test {
+ protected:
+  void SetUp() override { set_log_level(LogLevel::kError); }
+  void TearDown() override { fault::disarm(); }
+};
+
+Error refusal(Engine& engine, EngineRequest wrong) {
+  Client client;
+  const auto result = engine.submit(std::move(wrong), client.stream());
+  if (result) {
+    ADD_FAILURE() << "it was accepted";
+    return {};
+  }
+  return result.error();
+}
+
+void wait_health(const Engine& engine, Health health) {
+  while (engine.info()->health != health) std::this_thread::yield();
+}
+
+// A snapshot follows the ends it tells of.
+void wait_idle(const Engine& engine) {
+  while (engine.info()->free_pages != engine.info()->total_pages) std::this_thread::yield();
+}
+
+TEST_F(EngineTest, AnswersAndReports) {
+  Engine engine(scripted(20), options());
+  EXPECT_EQ(engine.info()->health, Health::kReady);
+  EXPECT_EQ(engine.info()->max_model_len, 512);
+  EXPECT_EQ(engine.info()->total_pages, 399);
+  Client client;
+  const auto id = engine.submit(request(), client.stream());
+  ASSERT_TRUE(id);
+  const SequenceEnd end = client.wait_end();
+  EXPECT_EQ(end.reason, FinishReason::kStop);
+  EXPECT_EQ(end.stop_token, kEnd);
+  EXPECT_EQ(end.usage.generated_tokens, 21);
+  EXPECT_EQ(client.tokens().size(), 21U);
+  wait_idle(engine);
+  EXPECT_EQ(engine.info()->generated_tokens, 21U);
+  EXPECT_EQ(engine.info()->prompt_tokens, 5U);
+}
+
+TEST_F(EngineTest, RefusesWhatCanNeverRunWithNumbers) {
+  ModelInfo few_pages = info();
+  few_pages.num_pages = 20;
+  ScriptedOptions scripted_options;
+  scripted_options.scripts = {{1}};
+  scripted_options.end_token = kEnd;
+  scripted_options.info = few_pages;
+  Engine engine(make_scripted_model(scripted_options), options());
+  EXPECT_EQ(refusal(engine, request(0)).param, "prompt");
+  EXPECT_EQ(refusal(engine, request(5, -1)).param, "max_tokens");
+  EngineRequest foreign = request();
+  foreign.prompt[2] = 100;
+  EXPECT_EQ(refusal(engine, foreign).code, ErrorCode::kInvalidRequest);
+  const Error overflow = refusal(engine, request(500, 100));
+  EXPECT_EQ(overflow.code, ErrorCode::kContextOverflow);
+  EXPECT_EQ(overflow.detail, "context_length_exceeded");
+  for (const char* number : {"500", "100", "600", "512"})
+    EXPECT_NE(overflow.message.find(number), std::string::npos) << overflow.message;
+  const Error pages = refusal(engine, request(200, 100));
+  EXPECT_EQ(pages.code, ErrorCode::kContextOverflow);
+  EXPECT_EQ(pages.detail, "kv_cache_exceeded");
+  for (const char* number : {"200", "100", "41", "19"})
+    EXPECT_NE(pages.message.find(number), std::string::npos) << pages.message;
+  Client client;
+  ASSERT_TRUE(engine.submit(request(5, 20), client.stream())) << "the next request is answered";
+  client.wait_end();
+}
+
+TEST_F(EngineTest, AFullQueueAnswers429) {
+  EngineOptions small = options();
+  small.max_num_seqs = 1;
+  small.max_queued_requests = 2;
+  small.max_queued_tokens = 30;
+  Engine engine(scripted(1'000'000, 1000), small);
+  Client running;
+  ASSERT_TRUE(engine.submit(request(), running.stream()));
+  running.wait_tokens(1);
+  Client first;
+  Client second;
+  ASSERT_TRUE(engine.submit(request(25), first.stream()));
+  const Error tokens = refusal(engine, request(6));
+  EXPECT_EQ(tokens.code, ErrorCode::kRateLimited);
+  EXPECT_GE(tokens.retry_after_s, 1);
+  const auto id = engine.submit(request(5), second.stream());
+  ASSERT_TRUE(id);
+  EXPECT_EQ(refusal(engine, request(1)).code, ErrorCode::kRateLimited);
+  engine.abort(*id);
+  EXPECT_EQ(second.wait_end().reason, FinishReason::kAborted);
+  Client third;
+  EXPECT_TRUE(engine.submit(request(1), third.stream())) << "there is room again";
+}
+
+TEST_F(EngineTest, TwoHundredRequestsAtOnce) {
+  Engine engine(scripted(40), options());
+  constexpr int kThreads = 4;
+  constexpr int kEach = 50;
+  std::vector<std::unique_ptr<Client>> clients;
+  for (int i = 0; i < kThreads * kEach; ++i) clients.push_back(std::make_unique<Client>());
+  std::vector<std::thread> threads;
+  std::atomic<int> aborted{0};
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < kEach; ++i) {
+        Client& client = *clients[static_cast<std::size_t>(t * kEach + i)];
+        const auto id = engine.submit(request(1 + (i * 7) % 90), client.stream());
+        ASSERT_TRUE(id) << id.error().message;
+        if (i % 5 != 0) continue;
+        engine.abort(*id);
+        ++aborted;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  int complete = 0;
+  for (const auto& client : clients) {
+    const SequenceEnd end = client->wait_end();
+    complete += end.reason == FinishReason::kStop ? 1 : 0;
+    if (end.reason == FinishReason::kStop) EXPECT_EQ(client->tokens().size(), 41U);
+    else EXPECT_EQ(end.reason, FinishReason::kAborted);
+  }
+  EXPECT_GE(complete, kThreads * kEach - aborted);
+  for (const auto& client : clients) EXPECT_EQ(client->ends(), 1);
+  wait_idle(engine);
+}
+
+TEST_F(EngineTest, ASlowReaderIsCutOff) {
+  Engine engine(scripted(1000), options());
+  Client slow(8);
+  slow.stop_reading();
+  ASSERT_TRUE(engine.submit(request(), slow.stream()));
+  Client fast;
+  ASSERT_TRUE(engine.submit(request(5, 300), fast.stream()));
+  EXPECT_EQ(fast.wait_end().reason, FinishReason::kLength);
+  const SequenceEnd end = slow.wait_end();
+  EXPECT_EQ(end.reason, FinishReason::kError);
+  EXPECT_EQ(end.error->detail, "slow_reader");
+  EXPECT_EQ(slow.tokens().size(), 8U);
+}
+
+TEST_F(EngineTest, DrainLetsWorkFinishAndRefusesNewWork) {
+  Engine engine(scripted(60, 200), options());
+  std::vector<std::unique_ptr<Client>> clients;
+  for (int i = 0; i < 20; ++i) {
+    clients.push_back(std::make_unique<Client>());
+    ASSERT_TRUE(engine.submit(request(), clients.back()->stream()));
+  }
+  std::promise<void> drained;
+  engine.drain([&] { drained.set_value(); });
+  const Error refused = refusal(engine, request());
+  EXPECT_EQ(refused.code, ErrorCode::kUnavailable);
+  drained.get_future().wait();
+  for (const auto& client : clients) {
+    EXPECT_EQ(client->ends(), 1) << "before `done` was called";
+    EXPECT_EQ(client->wait_end().reason, FinishReason::kStop);
+  }
+  EXPECT_EQ(engine.info()->health, Health::kDraining);
+}
+
+TEST_F(EngineTest, DrainOfAnIdleEngineIsDoneAtOnce) {
+  Engine engine(scripted(1), options());
+  std::promise<void> drained;
+  engine.drain([&] { drained.set_value(); });
+  drained.get_future().wait();
+}
+
+TEST_F(EngineTest, DestructionEndsEveryStream) {
+  std::vector<std::unique_ptr<Client>> clients;
+  {
+    Engine engine(scripted(1'000'000, 500), options());
+    for (int i = 0; i < 20; ++i) {
+      clients.push_back(std::make_unique<Client>());
+      ASSERT_TRUE(engine.submit(request(), clients.back()->stream()));
+    }
+    clients[0]->wait_tokens(1);
+  }
+  for (const auto& client : clients) {
+    EXPECT_EQ(client->wait_end().reason, FinishReason::kAborted);
+    EXPECT_EQ(client->ends(), 1);
+  }
+}
+
+class EngineDeath : public EngineTest, public testing::WithParamInterface<const char*> {};
+
+TEST_P(EngineDeath, WithoutAFactoryEveryoneIsToldAndTheEngineStaysDead) {
+  ASSERT_TRUE(fault::arm(std::string(GetParam()) + ":30"));
+  Engine engine(make_fault_model(scripted(1'000'000)), options());
+  std::vector<std::unique_ptr<Client>> clients;
+  for (int i = 0; i < 20; ++i) {
+    clients.push_back(std::make_unique<Client>());
+    if (!engine.submit(request(), clients.back()->stream())) clients.pop_back();
+  }
+  const bool memory = std::string(GetParam()).find("oom") != std::string::npos;
+  for (const auto& client : clients) {
+    const SequenceEnd end = client->wait_end();
+    EXPECT_EQ(end.reason, FinishReason::kError);
+    const ErrorCode code = end.error->code;
+    EXPECT_TRUE(code == ErrorCode::kUnavailable ||
+                code == (memory ? ErrorCode::kInsufficientMemory : ErrorCode::kInternal));
+  }
+  wait_health(engine, Health::kDead);
+  EXPECT_NE(engine.info()->death_reason.find("injected"), std::string::npos);
+  EXPECT_EQ(refusal(engine, request()).code, ErrorCode::kUnavailable);
+  std::promise<void> drained;
+  engine.drain([&] { drained.set_value(); });
+  drained.get_future().wait();
+}
+
+TEST_P(EngineDeath, WithAFactoryOnlyWhatHadStartedFails) {
+  ASSERT_TRUE(fault::arm(std::string(GetParam()) + ":30"));
+  std::atomic<int> built{0};
+  Engine engine(make_fault_model(scripted(40)), options(), [&] {
+    ++built;
+    return make_fault_model(scripted(40));
+  });
+  std::vector<std::unique_ptr<Client>> clients;
+  int failed = 0;
+  for (int i = 0; i < 40; ++i) {
+    clients.push_back(std::make_unique<Client>());
+    if (!engine.submit(request(), clients.back()->stream())) clients.pop_back();
+  }
+  for (const auto& client : clients) {
+    const SequenceEnd end = client->wait_end();
+    EXPECT_EQ(client->ends(), 1);
+    if (end.reason == FinishReason::kError) ++failed;
+    else EXPECT_EQ(client->tokens().size(), 41U);
+  }
+  EXPECT_EQ(built, 1);
+  EXPECT_GE(failed, 1);
+  EXPECT_LE(failed, 8) << "at most the slots";
+  wait_health(engine, Health::kReady);
+  wait_idle(engine);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, EngineDeath,
+                         testing::Values("model.submit=error", "model.submit=oom",
+                                         "model.wait=error", "model.wait=oom"));
+
+TEST_F(EngineTest, AHungStepFailsItsStreamsAndTheEngineGoesOn) {
+  EngineOptions strict = options();
+  strict.step_deadline_ms = 50;
+  Engine engine(make_fault_model(scripted(40)), strict, [] { return scripted(40); });
+  ASSERT_TRUE(fault::arm("model.wait=hang"));
+  Client hung;
+  ASSERT_TRUE(engine.submit(request(1), hung.stream()));
+  const SequenceEnd end = hung.wait_end();
+  EXPECT_EQ(end.reason, FinishReason::kError);
+  EXPECT_EQ(end.error->detail, "device_error");
+  wait_health(engine, Health::kReady);
+  Client next;
+  ASSERT_TRUE(engine.submit(request(), next.stream()));
+  EXPECT_EQ(next.wait_end().reason, FinishReason::kStop);
+  fault::disarm();  // lets the hung model go
+}
+
+TEST_F(EngineTest, AHangInSubmitTurnsHealthRed) {
+  EngineOptions strict = options();
+  strict.step_deadline_ms = 50;
+  Engine engine(make_fault_model(scripted(40)), strict);
+  ASSERT_TRUE(fault::arm("model.submit=hang"));
+  Client client;
+  ASSERT_TRUE(engine.submit(request(), client.stream()));
+  wait_health(engine, Health::kDead);
+  fault::disarm();
+  EXPECT_EQ(client.wait_end().reason, FinishReason::kStop);
+  wait_health(engine, Health::kReady);
+}
+
+TEST_F(EngineTest, AFactoryThatFailsMeansDeath) {
+  ASSERT_TRUE(fault::arm("model.submit=error"));
+  Engine engine(make_fault_model(scripted(40)), options(),
+                []() -> std::unique_ptr<Model> { throw MemoryError("no room"); });
+  Client client;
+  ASSERT_TRUE(engine.submit(request(), client.stream()));
+  EXPECT_EQ(client.wait_end().reason, FinishReason::kError);
+  wait_health(engine, Health::kDead);
+  EXPECT_NE(engine.info()->death_reason.find("no room"), std::string::npos);
+}
+
+TEST_F(EngineTest, DyingAgainAndAgainIsDeath) {
+  ASSERT_TRUE(fault::arm("model.submit=error:*"));
+  std::atomic<int> built{0};
+  Engine engine(make_fault_model(scripted(40)), options(), [&] {
+    ++built;
+    return make_fault_model(scripted(40));
+  });
+  while (engine.info()->health != Health::kDead) {
+    Client client;
+    if (engine.submit(request(), client.stream())) client.wait_end();
+  }
+  EXPECT_EQ(built, 3);
+}
+
+}  // namespace
+}  // namespace strata::test

@@ -1,0 +1,78 @@
+#include "model/memory_plan.h"
+
+#include <gtest/gtest.h>
+
+namespace strata {
+namespace {
+
+constexpr std::int64_t kGiB = std::int64_t{1} << 30;
+
+PlanRequest request_20b(std::int64_t available) {
+  PlanRequest request;
+  request.config = gpt_oss_20b();
+  request.available_bytes = available;
+  return request;
+}
+
+std::int64_t line(const MemoryPlan& plan, const std::string& name) {
+  for (const PlanLine& entry : plan.lines)
+    if (entry.name == name) return entry.bytes;
+  return -1;
+}
+
+TEST(MemoryPlan, KnowsTheWeightsOfThe20b) {
+  const auto plan = make_memory_plan(request_20b(64 * kGiB));
+  ASSERT_TRUE(plan.has_value()) << plan.error().message;
+  // 768 slabs of 13,236,480 bytes and padding; 3.59 GB of bf16 matrices and float32 vectors.
+  EXPECT_EQ(line(*plan, "weights.experts") / 768 / 4096 * 4096, 13'238'272);
+  EXPECT_NEAR(static_cast<double>(line(*plan, "weights.dense")), 3.596e9, 0.01e9);
+  EXPECT_EQ(plan->max_model_len, 131072);
+}
+
+TEST(MemoryPlan, ShrinksTheContextToTheMemory) {
+  const auto plan = make_memory_plan(request_20b(20 * kGiB));
+  ASSERT_TRUE(plan.has_value()) << plan.error().message;
+  EXPECT_LT(plan->max_model_len, 131072);
+  EXPECT_GE(plan->max_model_len, 8192);
+  EXPECT_EQ(plan->max_model_len % 1024, 0);
+  EXPECT_LE(plan->total_bytes, plan->limit_bytes);
+}
+
+TEST(MemoryPlan, NamesTheShortfallAndTheFix) {
+  const auto small = make_memory_plan(request_20b(8 * kGiB));
+  ASSERT_FALSE(small.has_value());
+  EXPECT_EQ(small.error().code, ErrorCode::kInsufficientMemory);
+  EXPECT_NE(small.error().message.find("short"), std::string::npos);
+
+  PlanRequest long_context = request_20b(18 * kGiB);
+  long_context.max_model_len = 131072;
+  const auto refused = make_memory_plan(long_context);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_NE(refused.error().message.find("--max-model-len"), std::string::npos);
+}
+
+TEST(MemoryPlan, RefusesAContextTheModelLacks) {
+  PlanRequest request = request_20b(64 * kGiB);
+  request.max_model_len = 200000;
+  const auto plan = make_memory_plan(request);
+  ASSERT_FALSE(plan.has_value());
+  EXPECT_EQ(plan.error().param, "max-model-len");
+}
+
+TEST(MemoryPlan, PoolHoldsOneSequenceOfFullLengthAtLeast) {
+  for (const std::int32_t seqs : {1, 4, 64}) {
+    PlanRequest request;
+    request.config = strata_tiny();
+    request.available_bytes = 4 * kGiB;
+    request.max_num_seqs = seqs;
+    request.max_model_len = 8192;
+    const auto plan = make_memory_plan(request);
+    ASSERT_TRUE(plan.has_value()) << plan.error().message;
+    EXPECT_GE(plan->backend.num_pages, 8192 / 16 + 128 / 16 + 1);
+    EXPECT_EQ(plan->backend.max_slots, seqs);
+    EXPECT_EQ(line(*plan, "kv.pool"), plan->backend.num_pages * plan->page_bytes);
+  }
+}
+
+}  // namespace
+}  // namespace strata
