@@ -58,3 +58,12 @@ official_client() {
 page_tests() {
   node --test tests/web/page_test.mjs
 }
+
+# Counts of the load programs: nothing leaks, every stream ends. Their times are told elsewhere.
+load_counts() {
+  local program
+  for program in cut drain; do
+    bench/serving/$program.py --binary build/dev/strata --small || return 1
+  done
+  bench/serving/soak.py --binary build/dev/strata --small --seconds 120
+}

@@ -8,11 +8,12 @@
 #include <vector>
 
 #include "harmony/message.h"
+#include "loadgen/options.h"
 #include "plan/step_plan.h"
 
 namespace strata::app {
 
-enum class Command { kServe, kChat, kBench, kPlan };
+enum class Command { kServe, kChat, kBench, kPlan, kBenchServe };
 enum class BackendChoice { kAuto, kCpu, kRef };
 enum class LoadFormat { kSafetensors, kDummy, kScripted };
 
@@ -24,6 +25,7 @@ struct Environment {
   std::string hf_home;                // HF_HOME
   std::string xdg_cache_home;         // XDG_CACHE_HOME
   std::vector<std::string> api_keys;  // STRATA_API_KEY, else VLLM_API_KEY
+  std::string openai_api_key = {};    // OPENAI_API_KEY, for bench serve
   bool no_color = false;              // NO_COLOR
 };
 
@@ -95,7 +97,8 @@ struct Options {
   std::int32_t prompt_tokens = 512;
   std::int32_t output_tokens = 64;
   std::int32_t batch = 1;
-  bool json = false;  // bench, plan
+  bool json = false;          // bench, plan
+  loadgen::LoadOptions load;  // bench serve
 
   // Diagnosis.
   std::string log_level;  // empty: info for serve, warning for the others

@@ -14,11 +14,12 @@ import traceback
 
 import client_checks
 import command_checks
+import load_checks
 import serving_checks
 import startup_checks
 from harness import CheckFailed, Context
 
-MODULES = (startup_checks, serving_checks, command_checks)
+MODULES = (startup_checks, serving_checks, command_checks, load_checks)
 
 
 def all_checks(modules, pattern):
