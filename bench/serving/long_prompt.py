@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
-"""A prompt of 32k tokens beside ten short streams, and a short prompt behind it; embedded model.
+"""A prompt of 32k tokens beside ten short streams, and short prompts behind it; embedded model.
 
-Ten streams run for a while alone, then the long prompt arrives, then a short one. Told is by how much
-the streams' time between tokens rises (p99) and how long the short prompt waits, both against the
-time of one prompt chunk. A chunk's time is measured by itself: the long prompt again, its last chunk
-changed, so that only that one is computed.
+Ten streams run for a while alone, then the long prompt arrives, then short ones at random moments. Told
+is by how much the streams' time between tokens rises (p99) and how long the short prompts wait for
+their first token, both against the time of one prompt chunk. The last and longest chunk's time is
+measured by itself: the long prompt again, its last chunk changed, so that only that one is computed.
+What a chunk took at the moment of a short prompt is told by the streams: a step holds one chunk.
 """
 
+import random
 import threading
 import time
 
-from common import Program, percentile
+from common import Program, median, percentile
 
 LONG = 32 * 1024
 CHUNK = 256
@@ -82,10 +84,14 @@ def main():
         times = {}
         long_one = threading.Thread(target=lambda: times.update(long=first_token(server, ids)))
         long_one.start()
-        time.sleep(1)
-        times["short"] = first_token(server, token_ids(20, 777))
+        short, draw = [], random.Random(1)
+        while long_one.is_alive():
+            long_one.join(draw.uniform(0.5, 1.5))
+            if long_one.is_alive():
+                short.append(first_token(server, token_ids(20, draw.randint(100, 10**6))))
         long_one.join()
         beside = [gap for s in streams for gap in s.gaps(*times["long"])]
+        waits = [in_chunks(streams, sent, first) for sent, first in short if first < times["long"][1]]
         for stream in streams:
             stream.stopped = True
         for stream in streams:
@@ -93,7 +99,7 @@ def main():
             stream.stream.answer.close()
             stream.stream.close()
         chunk = last_chunk(server, ids)
-        report(program, base, beside, times, chunk)
+        report(program, base, beside, waits, times["long"], chunk)
     program.end()
 
 
@@ -106,21 +112,25 @@ def last_chunk(server, ids):
     return min(taken)
 
 
-def report(program, base, beside, times, chunk):
-    sent, first = times["long"]
+def in_chunks(streams, sent, first):
+    """A short prompt's wait, in units of what a step took just then."""
+    then = [b - a for s in streams for a, b in zip(s.times, s.times[1:]) if b > sent and a < first]
+    return (first - sent) / median(then)
+
+
+def report(program, base, beside, waits, long_times, chunk):
+    sent, first = long_times
     chunks = program.options.tokens / CHUNK
     rise = percentile(beside, 99) - percentile(base, 99)
-    wait = times["short"][1] - times["short"][0]
-    # The short prompt came early, between chunks that are shorter than the last: their mean up to
-    # then is not known, the mean of all is.
-    mean_chunk = (first - sent) / chunks
     program.figure("long_prompt", first - sent, "s")
-    program.figure("chunk_mean", mean_chunk * 1e3, "ms")
+    program.figure("chunk_mean", (first - sent) / chunks * 1e3, "ms")
     program.figure("chunk_last", chunk * 1e3, "ms")
     program.figure("gap_p99_alone", percentile(base, 99) * 1e3, "ms")
     program.figure("gap_p99_beside", percentile(beside, 99) * 1e3, "ms")
     program.figure("gap_p99_rise", rise / chunk, "chunks", 1)
-    program.figure("short_prompt_wait", wait / mean_chunk, "chunks", 2)
+    program.figure("short_prompts", len(waits), "prompts")
+    program.figure("short_prompt_wait_p50", median(waits), "chunks")
+    program.figure("short_prompt_wait_most", max(waits), "chunks", 2)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@ from common import Program, answer_of, resident_bytes
 
 SEQS = 32
 TOKENS = 32
-ARGUMENTS = ["--max-num-seqs", SEQS, "--script-delay-us", 5000, "--max-num-queued-reqs", 16,
-             "--max-model-len", 2048, "--log-level", "warning"]
-PROMPT = ["--random-input-len", 64, "--random-output-len", TOKENS, "--percentile-metrics",
-          "ttft,itl,e2el"]
+ARGUMENTS = ["--max-num-seqs", SEQS, "--script-delay-us", 5000, "--max-model-len", 2048,
+             "--log-level", "warning"]
+# Answers of one length would end in step with each other, and the queue would move in waves.
+PROMPT = ["--random-input-len", 64, "--random-output-len", TOKENS, "--random-range-ratio", 0.5,
+          "--percentile-metrics", "ttft,itl,e2el"]
 
 
 class PeakMemory:
@@ -47,13 +48,17 @@ def first_token(server):
 
 
 def main():
-    program = Program(__doc__, seconds=(60, "length of each run"))
+    program = Program(__doc__, seconds=(60, "length of each run"),
+                      queue=(SEQS // 2, "requests that may wait"))
     seconds = program.options.seconds
-    with program.scripted(answer_of(400), arguments=ARGUMENTS) as server:
+    arguments = [*ARGUMENTS, "--max-num-queued-reqs", program.options.queue]
+    with program.scripted(answer_of(400), arguments=arguments) as server:
         server.ready()
         pid = server.process.pid
         idle = min(first_token(server) for _ in range(5))
-        full = program.load(server, *PROMPT, "--num-prompts", 10 * SEQS, "--max-concurrency", SEQS)
+        # A few always wait, so that no place is ever empty.
+        full = program.load(server, *PROMPT, "--num-prompts", 60 * SEQS, "--max-concurrency",
+                            SEQS + 8)
         capacity = full["request_throughput"]
         program.figure("capacity", capacity, "req/s")
         one = program.load(server, *PROMPT, "--request-rate", capacity, "--num-prompts",
