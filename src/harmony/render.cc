@@ -110,6 +110,10 @@ Result<void> Renderer::message(const Message& message, bool left_open) {
     return {};
   }
   special(ids_.start);
+  if (!message.tokens.empty()) {
+    out_.insert(out_.end(), message.tokens.begin(), message.tokens.end() - (left_open ? 1 : 0));
+    return {};
+  }
   if (Result<void> written = author(message); !written) return written;
   if (!message.channel.empty()) {
     special(ids_.channel);

@@ -41,7 +41,9 @@ bool ChatChoice::is_hidden_stop(TokenId token) const {
 
 bool ChatChoice::push(const TokenOutput& output) {
   if (options_.keep_token_ids) token_ids_.push_back(output.token);
+  ++pushed_;
   if (is_hidden_stop(output.token)) return false;
+  if (in_reasoning() && !tokenizer_.is_special(output.token)) ++reasoning_tokens_;
   if (output.has_logprob && is_visible() && !tokenizer_.is_special(output.token))
     visible_.add_token(logprob_text(output, tokenizer_));
   events_.clear();
@@ -57,6 +59,8 @@ void ChatChoice::handle(const harmony::Event& event) {
     case EventKind::kMessageStart:
       message_open_ = true;
       open_kind_ = event.message;
+      answering_ |= is_visible() || event.message == MessageKind::kToolCall;
+      parts_.push_back({event.message, event.tool_name, opened_by_prompt() ? 0 : pushed_, pushed_});
       if (is_visible()) open_visible();
       if (event.message == MessageKind::kToolCall) {
         auto& start = deltas_.emplace_back();
@@ -81,6 +85,8 @@ void ChatChoice::handle(const harmony::Event& event) {
         move_visible();
       }
       message_open_ = false;
+      // Ended by a token of its own, or by the end of all.
+      parts_.back().end = ended_ ? pushed_ : pushed_ - 1;
       break;
   }
 }
@@ -112,6 +118,7 @@ void ChatChoice::move_visible() {
 }
 
 void ChatChoice::end(const SequenceEnd& ended) {
+  ended_ = true;
   events_.clear();
   parser_.finish(events_);
   for (const auto& event : events_) handle(event);

@@ -8,6 +8,7 @@
 #include "harmony/message.h"
 #include "harmony/render.h"
 #include "plan/sampling_params.h"
+#include "serve/call.h"
 #include "serve/context.h"
 
 namespace strata::serve {
@@ -18,6 +19,9 @@ harmony::RenderOptions render_options(const api::ChatRequest& request);
 Result<std::vector<TokenId>> render_chat(const api::ChatRequest& request, const Context& context);
 // The answer begins inside a final message that the prompt opened.
 bool starts_in_final(const api::ChatRequest& request);
+
+// Header fields into stream fields; an error when they do not go together.
+Result<void> prepare_stream(const Call& call, api::StreamFields& fields);
 
 // `top_logprobs`: -1 for none.
 SamplingParams make_sampling(const api::SamplingFields& fields, const Context& context,

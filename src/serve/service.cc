@@ -26,7 +26,7 @@ Service::Service(ServiceOptions options, const tokenizer::Tokenizer& tokenizer, 
                  metrics::ServerMetrics& metrics, const Clock* clock)
     : context_(std::make_shared<Context>(std::move(options), tokenizer, engine, metrics, clock)) {}
 
-Service::~Service() = default;
+Service::~Service() { context_->streams.clear(); }
 
 http::Handler Service::handler() {
   return [context = context_](std::shared_ptr<http::Exchange> exchange) {
