@@ -171,9 +171,11 @@ void parse_prompt_shape(Fields& fields, ChatRequest& out) {
   if (out.add_generation_prompt)
     fields.fail("continue_final_message", "and add_generation_prompt exclude each other");
   const bool fits = !out.messages.empty() && out.messages.back().role == ChatRole::kAssistant &&
-                    out.messages.back().tool_calls.empty() && out.messages.back().has_content;
+                    out.messages.back().tool_calls.empty() &&
+                    (out.messages.back().has_content || !out.messages.back().reasoning.empty());
   if (!fits)
-    fields.fail("continue_final_message", "needs an assistant message with content at the end");
+    fields.fail("continue_final_message",
+                "needs an assistant message with content or reasoning at the end");
 }
 
 }  // namespace

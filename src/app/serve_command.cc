@@ -117,6 +117,13 @@ void announce_ready(const Options& options, std::uint16_t port) {
   std::fflush(stdout);
 }
 
+// What still runs is ended with an error event; clients get a moment to read it.
+void tell_and_wait(Running& running) {
+  running.service->end_all();
+  for (int tick = 0; tick < 100 && running.service->active_requests() > 0; ++tick)
+    std::this_thread::sleep_for(milliseconds(10));
+}
+
 // Lets running answers finish, for at most --drain-timeout.
 void drain(const Options& options, Running& running, const std::shared_ptr<Events>& events) {
   running.service->begin_drain();
@@ -131,7 +138,7 @@ void drain(const Options& options, Running& running, const std::shared_ptr<Event
   while (!events->drained || running.service->active_requests() > 0) {
     if (clock.now() >= deadline) {
       log_warn("drain timeout: {} requests are cut off", running.service->active_requests());
-      return;
+      return tell_and_wait(running);
     }
     events->wake.wait_for(milliseconds(20));
   }

@@ -28,6 +28,15 @@ void EngineSeries::update(const EngineGauges& engine) {
   waiting_for_capacity_.Set(static_cast<double>(engine.waiting));
   for (auto* gauge : {&kv_usage_, &old_kv_usage_, &ratio_kv_usage_}) gauge->Set(engine.kv_usage);
   catch_up(preemptions_, engine.preemptions);
+  catch_up(preempted_swapped_, engine.preemptions_swapped);
+  catch_up(preempted_recomputed_, engine.preemptions_recomputed);
+  awake_.Set(engine.sleeping ? 0 : 1);
+  asleep_.Set(engine.sleeping ? 1 : 0);
+  catch_up(unloads_, engine.unloads);
+  catch_up(rebuilds_, engine.rebuilds);
+  safe_mode_.Set(engine.safe_mode ? 1 : 0);
+  catch_up(breaker_trips_, engine.breaker_trips);
+  catch_up(memory_failures_, engine.memory_failures);
   catch_up(steps_, engine.steps);
   catch_up(swapped_out_, engine.pages_swapped_out);
   catch_up(swapped_in_, engine.pages_swapped_in);

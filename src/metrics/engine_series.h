@@ -44,6 +44,25 @@ class EngineSeries {
       "vllm:gpu_prefix_cache_hits_total", "Older name of vllm:prefix_cache_hits_total.");
   prometheus::Counter& preemptions_ = make_.counter(
       "vllm:num_preemptions_total", "Sequences that lost their KV pages and start again.");
+  CounterFamily& preemption_kinds_ =
+      make_.counters("strata:preemptions_total", "Preemptions by what becomes of the KV pages.");
+  prometheus::Counter& preempted_swapped_ = preemption_kinds_.Add(make_.with("kind", "swapped"));
+  prometheus::Counter& preempted_recomputed_ =
+      preemption_kinds_.Add(make_.with("kind", "recomputed"));
+  GaugeFamily& sleep_states_ =
+      make_.gauges("vllm:engine_sleep_state", "1 for the state the engine is in.");
+  prometheus::Gauge& awake_ = sleep_states_.Add(make_.with("sleep_state", "awake"));
+  prometheus::Gauge& asleep_ = sleep_states_.Add(make_.with("sleep_state", "discard_all"));
+  prometheus::Counter& unloads_ =
+      make_.counter("strata:unloads_total", "Times the model was unloaded: by /sleep, or idle.");
+  prometheus::Counter& rebuilds_ =
+      make_.counter("strata:rebuilds_total", "Times the model was rebuilt after a failure.");
+  prometheus::Gauge& safe_mode_ =
+      make_.gauge("strata:safe_mode", "1 while fewer sequences run, after failed allocations.");
+  prometheus::Counter& breaker_trips_ =
+      make_.counter("strata:breaker_trips_total", "Times safe mode was entered or tightened.");
+  prometheus::Counter& memory_failures_ =
+      make_.counter("strata:memory_failures_total", "Allocations that failed in a step or load.");
   prometheus::Counter& steps_ =
       make_.counter("strata:steps_total", "Steps the engine gave to the model.");
   // A histogram despite its name, which is vLLM's.

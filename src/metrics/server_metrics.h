@@ -43,7 +43,15 @@ struct EngineGauges {
   std::uint64_t steps = 0;
   std::uint64_t prefix_query_tokens = 0;
   std::uint64_t prefix_hit_tokens = 0;
-  std::uint64_t preemptions = 0;
+  std::uint64_t preemptions = 0;  // both kinds
+  std::uint64_t preemptions_swapped = 0;
+  std::uint64_t preemptions_recomputed = 0;
+  bool sleeping = false;  // or unloaded while idle
+  std::uint64_t unloads = 0;
+  std::uint64_t rebuilds = 0;
+  bool safe_mode = false;
+  std::uint64_t breaker_trips = 0;
+  std::uint64_t memory_failures = 0;
   std::uint64_t pages_swapped_out = 0;
   std::uint64_t pages_swapped_in = 0;
   StepSeconds step_seconds;

@@ -20,10 +20,11 @@ api::TokenLogprobText logprob_text(const TokenOutput& output, const tokenizer::T
 ChatChoice::ChatChoice(const tokenizer::Tokenizer& tokenizer, ChatChoiceOptions options)
     : tokenizer_(tokenizer),
       options_(std::move(options)),
-      parser_(tokenizer, options_.tool_names, options_.starts_in_final),
+      parser_(tokenizer, options_.tool_names, options_.opened),
       visible_(options_.stop, options_.include_stop_text) {
-  if (!options_.starts_in_final) return;
-  open_kind_ = MessageKind::kFinal;
+  if (options_.opened == harmony::Opened::kNothing) return;
+  open_kind_ =
+      options_.opened == harmony::Opened::kFinal ? MessageKind::kFinal : MessageKind::kAnalysis;
   message_open_ = true;
 }
 

@@ -25,7 +25,7 @@ struct Delta {
 
 struct ChatChoiceOptions {
   std::vector<std::string> tool_names;
-  bool starts_in_final = false;
+  harmony::Opened opened = harmony::Opened::kNothing;
   bool include_reasoning = true;
   bool ignore_eos = false;
   bool keep_token_ids = false;
@@ -68,7 +68,9 @@ class ChatChoice {
   Delta& delta(DeltaKind kind);
   void move_visible();
   bool is_visible() const;
-  bool opened_by_prompt() const { return options_.starts_in_final && parts_.empty(); }
+  bool opened_by_prompt() const {
+    return options_.opened != harmony::Opened::kNothing && parts_.empty();
+  }
   bool is_hidden_stop(TokenId token) const;
 
   const tokenizer::Tokenizer& tokenizer_;

@@ -17,7 +17,7 @@ api::AnswerIdentity make_identity(const Context& context, const std::string& mod
 ChatChoiceOptions choice_options(const api::ChatRequest& request) {
   ChatChoiceOptions out;
   for (const auto& tool : request.tools) out.tool_names.push_back(tool.name);
-  out.starts_in_final = starts_in_final(request);
+  out.opened = opened_message(request);
   out.include_reasoning = request.include_reasoning;
   out.ignore_eos = request.sampling.ignore_eos;
   out.keep_token_ids = request.return_token_ids;
@@ -117,8 +117,10 @@ void ChatSession::on_end(std::size_t choice, const SequenceEnd& ended) {
 void ChatSession::remember(std::size_t choice) {
   const auto& from = choices_[choice];
   const auto& stats = from.stats();
-  if (context().options.turn_memory_bytes == 0 || from.stop().text || stats.malformed_headers > 0 ||
-      stats.discarded_calls > 0)
+  // Without an opening the model wrote the turn's first header behind somebody else's message.
+  const bool opened = request_.add_generation_prompt || request_.continue_final_message;
+  if (context().options.turn_memory_bytes == 0 || !opened || from.stop().text ||
+      stats.malformed_headers > 0 || stats.discarded_calls > 0)
     return;
   const auto& prompt = request_of(choice).prompt;
   const auto start =

@@ -128,8 +128,11 @@ Result<std::vector<TokenId>> render_chat(const api::ChatRequest& request, const 
                          render_options(request));
 }
 
-bool starts_in_final(const api::ChatRequest& request) {
-  return request.continue_final_message || render_options(request).force_final_channel;
+harmony::Opened opened_message(const api::ChatRequest& request) {
+  using harmony::Opened;
+  if (!request.continue_final_message)
+    return render_options(request).force_final_channel ? Opened::kFinal : Opened::kNothing;
+  return request.messages.back().has_content ? Opened::kFinal : Opened::kAnalysis;
 }
 
 Result<void> prepare_stream(const Call& call, api::StreamFields& fields) {

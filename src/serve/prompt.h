@@ -6,6 +6,7 @@
 
 #include "api/chat_request.h"
 #include "harmony/message.h"
+#include "harmony/parser.h"
 #include "harmony/render.h"
 #include "plan/sampling_params.h"
 #include "serve/call.h"
@@ -17,8 +18,8 @@ harmony::Conversation make_conversation(const api::ChatRequest& request, const C
 harmony::RenderOptions render_options(const api::ChatRequest& request);
 // The prompt of a chat request.
 Result<std::vector<TokenId>> render_chat(const api::ChatRequest& request, const Context& context);
-// The answer begins inside a final message that the prompt opened.
-bool starts_in_final(const api::ChatRequest& request);
+// The message that the prompt opened and the answer begins in.
+harmony::Opened opened_message(const api::ChatRequest& request);
 
 // Header fields into stream fields; an error when they do not go together.
 Result<void> prepare_stream(const Call& call, api::StreamFields& fields);

@@ -31,6 +31,9 @@ std::optional<Error> not_serving(const Context& context) {
     return Error{ErrorCode::kUnavailable, "the server is shutting down", {}, "draining", 1};
   if (info->health == Health::kStarting)
     return Error{ErrorCode::kUnavailable, "the model is being loaded", {}, "loading", 1};
+  if (info->health == Health::kSleeping)
+    return Error{
+        ErrorCode::kUnavailable, "the server sleeps; POST /wake_up wakes it", {}, "sleeping", 0};
   if (info->health == Health::kDead)
     return Error{ErrorCode::kUnavailable, "the inference engine has stopped", {}, "engine_dead", 0};
   return std::nullopt;
@@ -54,7 +57,8 @@ void health_live(const CallRef& call) {
 
 void health(const CallRef& call) {
   const auto info = call->context().engine.info();
-  const bool up = info->health == Health::kReady || info->health == Health::kDraining;
+  const bool up = info->health == Health::kReady || info->health == Health::kDraining ||
+                  info->health == Health::kSleeping;
   if (up) return call->respond(json(R"({"status":"ok"})"));
   call->fail(*not_serving(call->context()));
 }
@@ -137,7 +141,18 @@ metrics::EngineGauges engine_gauges(const EngineInfo& info) {
   out.step_rows = info.step_rows;
   out.prefix_query_tokens = info.prefix_query_tokens;
   out.prefix_hit_tokens = info.prefix_hit_tokens;
+  const auto& times = info.step_times;
+  out.step_seconds = {to_seconds(times.schedule), to_seconds(times.compute),
+                      to_seconds(times.sample), to_seconds(times.host)};
   out.preemptions = info.preemptions;
+  out.preemptions_swapped = info.preemptions_swapped;
+  out.preemptions_recomputed = info.preemptions_recomputed;
+  out.sleeping = !info.loaded;
+  out.unloads = info.unloads;
+  out.rebuilds = info.rebuilds;
+  out.safe_mode = info.safe_mode;
+  out.breaker_trips = info.breaker_trips;
+  out.memory_failures = info.memory_failures;
   out.pages_swapped_out = info.pages_swapped_out;
   out.pages_swapped_in = info.pages_swapped_in;
   return out;

@@ -70,6 +70,8 @@ class Service {
 
   // Any thread. Readiness turns 503 and new work is refused; running requests go on.
   void begin_drain();
+  // Any thread. Whatever still runs is ended with an error, which its client is told.
+  void end_all();
   // Requests with a session that is not finished.
   int active_requests() const;
 

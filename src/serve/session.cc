@@ -134,7 +134,7 @@ void Session::drain() {
     const auto ended = [](const Line& line) { return line.ended; };
     if (std::all_of(lines_.begin(), lines_.end(), ended)) finish();
   } catch (const std::exception& failure) {
-    log_error("request {} failed: {}", call_->id(), failure.what());
+    log_error("request {}: failed: {}", call_->id(), failure.what());
     fail({ErrorCode::kInternal, "the server failed to write this answer", {}, {}, 0});
   }
 }
@@ -364,6 +364,14 @@ void Session::cancel() {
           api::error_object({ErrorCode::kCancelled, "the request was cancelled", {}, {}, 0}) +
           "\n\n");
   give_up("cancelled");
+}
+
+void Session::shut_down() {
+  fail({ErrorCode::kUnavailable,
+        "the server was shut down before this answer was complete",
+        {},
+        "shutting_down",
+        1});
 }
 
 void Session::abort_all() {

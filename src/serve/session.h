@@ -52,6 +52,8 @@ class Session : public std::enable_shared_from_this<Session> {
   virtual bool answer_now() { return false; }
   // The client asked for the end.
   void cancel();
+  // The server ends before the answer does.
+  void shut_down();
 
  protected:
   Session(std::shared_ptr<Call> call, std::string id, const api::StreamFields& stream);

@@ -49,6 +49,14 @@ StreamRegistry::Found StreamRegistry::find(const std::string& id,
   return {found->second.session.lock(), found->second.log};
 }
 
+std::vector<std::shared_ptr<Session>> StreamRegistry::running() const {
+  std::vector<std::shared_ptr<Session>> out;
+  const std::lock_guard lock(mutex_);
+  for (const auto& [_, entry] : entries_)
+    if (auto session = entry.session.lock()) out.push_back(std::move(session));
+  return out;
+}
+
 void StreamRegistry::sweep(Nanos now) {
   if (now < next_sweep_.load(std::memory_order_relaxed)) return;
   next_sweep_.store(now + std::min(kSweepInterval, keep_), std::memory_order_relaxed);

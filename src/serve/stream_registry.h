@@ -8,6 +8,7 @@
 #include <mutex>
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/sha256.h"
@@ -36,6 +37,9 @@ class StreamRegistry {
     std::shared_ptr<EventLog> log;
   };
   Found find(const std::string& id, const Sha256Digest& client) const;
+
+  // Those that have not ended.
+  std::vector<std::shared_ptr<Session>> running() const;
 
   // Forgets streams whose time is over; cheap when there is nothing to do.
   void sweep(Nanos now);

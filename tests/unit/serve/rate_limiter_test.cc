@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <map>
 #include <string>
 
@@ -185,8 +186,7 @@ TEST(RateLimits, WithoutKeysAllClientsAreOne) {
   options.service.key_limits.requests_per_minute = 1;
   ServiceHarness harness({kScript}, options);
   EXPECT_EQ(harness.post("/v1/completions", R"({"prompt":"a"})").status, 200);
-  EXPECT_EQ(harness
-                .post("/v1/completions", R"({"prompt":"a"})", "Authorization: Bearer other\r\n")
+  EXPECT_EQ(harness.post("/v1/completions", R"({"prompt":"a"})", "Authorization: Bearer other\r\n")
                 .status,
             429);
 }
