@@ -31,8 +31,8 @@ struct EngineOptions {
   bool two_steps_in_flight = true;
   bool priority_scheduling = false;  // else first come, first served
   Preemption preemption = Preemption::kCheaper;
-  int step_deadline_ms = 30'000;  // watchdog; scaled by rows on slow machines
-  int idle_unload_s = 0;          // frees the model after so long without requests; 0: never
+  int step_deadline_ms = -1;  // watchdog; -1: follows the pace of steps, 0: off
+  int idle_unload_s = 0;      // frees the model after so long without requests; 0: never
   // Rebuilds the model once more than this share of the device's memory was in use for so long.
   double rebuild_above_memory = 0;  // 0: never
   int rebuild_after_s = 30;
