@@ -50,10 +50,10 @@ def check_founding_command_line(context):
             "10") as server:
         server.ready()
         expect_in("http://0.0.0.0:", server.lines[1], "ready line")
-        expect_in("--gpu-memory-utilization has no effect because", server.log, "log")
-        expect_in("--enforce-eager has no effect because", server.log, "log")
-        expect_in("no API key is set", server.log, "log")
-        expect_in("--api-key sk-", server.log, "log")
+        server.logged("--gpu-memory-utilization has no effect because")
+        server.logged("--enforce-eager has no effect because")
+        server.logged("no API key is set")
+        server.logged("--api-key sk-")
         expect_equal(server.post("/v1/chat/completions", {"messages": GREETING["messages"]})[0],
                      200, "chat")
 
@@ -285,7 +285,7 @@ def check_idle_drain(context):
         with context.scripted(ANSWER) as server:
             server.ready().signal(number)
             expect_equal(server.wait_exit(), 0, "exit code")
-            expect_in("draining", server.log, "log")
+            server.logged("draining")
 
 
 def check_drain_finishes_streams_and_refuses_new_work(context):
@@ -317,7 +317,7 @@ def check_drain_timeout_cuts_off(context):
         server.signal()
         expect_in("shutting_down", list(events)[-1], "the last event")
         expect_equal(server.wait_exit(), 0, "exit code")
-        expect_in("cut off", server.log, "log")
+        server.logged("cut off")
         stream.close()
 
 
@@ -351,4 +351,4 @@ def check_lasting_device_death_ends_the_program(context):
                 break
             expect(status in (500, 503), f"status {status}")
         expect_equal(server.wait_exit(), 1, "exit code")
-        expect_in("the engine is dead", server.log, "log")
+        server.logged("the engine is dead")
