@@ -55,6 +55,10 @@ official_client() {
     python3 tests/e2e/run_e2e.py --binary build/dev/strata --official-client
 }
 
+prometheus_scrape() {
+  python3 tests/e2e/run_e2e.py --binary build/dev/strata --prometheus
+}
+
 page_tests() {
   node --test tests/web/page_test.mjs
 }

@@ -77,6 +77,9 @@ struct Options {
   std::string host = "127.0.0.1";
   std::uint16_t port = 8000;
   std::vector<std::string> api_keys;
+  std::int64_t key_concurrent_requests = 0;  // of each API key; 0: no limit
+  std::int64_t key_requests_per_minute = 0;
+  std::int64_t key_tokens_per_minute = 0;
   std::vector<std::string> allowed_origins;
   int max_logprobs = 20;
   std::string fingerprint;  // system_fingerprint; empty: made from the version
