@@ -68,7 +68,9 @@ TEST(Drain, NoStreamEndsWithoutItsFinish) {
     };
     while (clients.size() < early) send();
     // Some are under way, some wait, some come while it drains.
-    if (early > 0) ASSERT_NE(clients[random_at(3, round) % early]->read_until("\r\n\r\n"), "");
+    if (early > 0) {
+      ASSERT_NE(clients[random_at(3, round) % early]->read_until("\r\n\r\n"), "");
+    }
     std::thread draining([&] { drain(harness); });
     const auto read_from = clients.size();
     while (clients.size() < kStreams) send();
