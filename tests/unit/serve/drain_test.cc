@@ -60,10 +60,11 @@ TEST(Drain, NoStreamEndsWithoutItsFinish) {
     ServiceHarness harness({"<|channel|>analysis<|message|>one two three four<|end|><|start|>"
                             "assistant<|channel|>final<|message|>five six seven<|return|>"},
                            options);
+    const auto port = harness.port();
     std::vector<std::unique_ptr<RawClient>> clients;
     const auto early = random_at(1, round) % (kStreams + 1);
     const auto send = [&] {
-      clients.push_back(std::make_unique<RawClient>(harness.port()));
+      clients.push_back(std::make_unique<RawClient>(port));
       clients.back()->send(stream_request(random_at(2, round * kStreams + clients.size())));
     };
     while (clients.size() < early) send();
