@@ -12,7 +12,7 @@ import random
 import threading
 import time
 
-from common import Program, median, percentile
+from common import TINY, Program, median, percentile
 
 LONG = 32 * 1024
 CHUNK = 256
@@ -68,7 +68,7 @@ def first_token(server, ids):
 def main():
     program = Program(__doc__, tokens=(LONG, "length of the long prompt"))
     length = program.options.tokens
-    with program.serve("--max-num-seqs", STREAMS + 2, "--max-model-len", length + 2048,
+    with program.serve(TINY, "--max-num-seqs", STREAMS + 2, "--max-model-len", length + 2048,
                        "--max-num-batched-tokens", CHUNK, "--threads", 1, "--log-level",
                        "warning") as server:
         server.ready()

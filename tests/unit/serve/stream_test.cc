@@ -267,7 +267,7 @@ TEST(Progress, ComesAsCommentsWhenAsked) {
   RawClient waiting(harness.port());
   auto body = streaming(false);
   // More than the 256 rows of a step.
-  body["messages"][0]["content"] = std::string(3000, 'a') + " " + std::string(1500, 'b');
+  body["messages"][0]["content"] = std::string(1500, 'a') + " " + std::string(700, 'b');
   body["stream_options"] = {{"include_progress", true}};
   waiting.send(request_bytes(body));
   EXPECT_NE(waiting.read_until(": progress {\"queue_position\":0}\n\n"), "");
@@ -280,7 +280,7 @@ TEST(Progress, ComesAsCommentsWhenAsked) {
 TEST(Progress, IsLeftOutOtherwise) {
   ServiceHarness harness({kAnswer});
   auto body = streaming(false);
-  body["messages"][0]["content"] = std::string(3000, 'a');
+  body["messages"][0]["content"] = std::string(300, 'a');
   EXPECT_EQ(harness.post("/v1/chat/completions", body.dump()).body.find(": progress"),
             std::string::npos);
 }
