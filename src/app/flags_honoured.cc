@@ -242,8 +242,7 @@ const FlagSpec kHttpFlags[] = {
     {"--max-tokens-per-minute-per-key", kValue, kDoes, kServing, "HTTP",
      "prompt and answer tokens of one API key a minute (default 0: no limit)", "",
      [](Options& o, const FlagUse& u) {
-       o.key_tokens_per_minute =
-           parse_integer(u.spec.name, u.value(), 0, std::int64_t{1} << 40);
+       o.key_tokens_per_minute = parse_integer(u.spec.name, u.value(), 0, std::int64_t{1} << 40);
      }},
     {"--allowed-origins", kValue, kDoes, kServing, "HTTP",
      "JSON list of web origins that may call the API", "", set_origins},
@@ -255,6 +254,9 @@ const FlagSpec kHttpFlags[] = {
     {"--drain-timeout", kValue, kDoes, kServing, "HTTP",
      "seconds running answers get after SIGTERM (default 30)", "",
      [](Options& o, const FlagUse& u) { o.drain_timeout_s = to_int32(u, 0, 86400); }},
+    {"--enable-sleep-mode", kSwitch, kDoes, kServing, "HTTP",
+     "clients may free the model with POST /sleep and load it with /wake_up (default off)", "",
+     [](Options& o, const FlagUse& u) { o.sleep_mode = u.on(); }},
     {"--h11-max-incomplete-event-size", kValue, kDoes, kServing, "",
      "largest request head in bytes", "",
      [](Options& o, const FlagUse& u) {

@@ -84,6 +84,7 @@ struct Options {
   int max_logprobs = 20;
   std::string fingerprint;  // system_fingerprint; empty: made from the version
   int drain_timeout_s = 30;
+  bool sleep_mode = false;
   std::size_t max_header_bytes = 16U << 10;
 
   // Answers.

@@ -53,8 +53,14 @@ Response Shared::error(int status, std::string_view message) const {
 Connection::Connection(Socket socket, std::shared_ptr<Shared> shared)
     : shared_(std::move(shared)),
       socket_(std::move(socket)),
+      executor_(socket_.get_executor()),
       timer_(socket_.get_executor()),
       check_chunk_(check_chunk) {}
+
+bool Connection::on_strand() const {
+  const auto* strand = executor_.target<Strand>();
+  return strand != nullptr && strand->running_in_this_thread();
+}
 
 Connection::~Connection() {
   const std::lock_guard lock(shared_->mutex);
@@ -63,6 +69,8 @@ Connection::~Connection() {
 
 void Connection::start() {
   asio::dispatch(executor(), [self = shared_from_this()] {
+    ErrorCode ignored;
+    self->socket_.non_blocking(true, ignored);
     self->arm(self->shared_->options.header_timeout_s);
     self->read_head();
   });
@@ -70,6 +78,8 @@ void Connection::start() {
 
 void Connection::start_refused() {
   asio::dispatch(executor(), [self = shared_from_this()] {
+    ErrorCode ignored;
+    self->socket_.non_blocking(true, ignored);
     self->refuse(503, "The server has too many open connections.");
   });
 }
@@ -277,21 +287,25 @@ void Connection::flush() {
   }
   std::swap(out_, writing_);
   written_ = 0;
-  on_written({}, 0);
+  write_some();
 }
 
-void Connection::on_written(ErrorCode error, std::size_t bytes) {
-  if (phase_ == Phase::kClosed) return;
-  if (error) return cut();
-  written_ += bytes;
-  if (written_ < writing_.size()) {
-    if (phase_ == Phase::kServing) arm(shared_->options.write_timeout_s);
-    socket_.async_write_some(asio::buffer(writing_.data() + written_, writing_.size() - written_),
-                             [self = shared_from_this()](ErrorCode failed, std::size_t sent) {
-                               self->on_written(failed, sent);
-                             });
-    return;
-  }
+// Mostly the kernel takes everything at once, and nothing has to be waited for.
+void Connection::write_some() {
+  ErrorCode error;
+  written_ += socket_.write_some(
+      asio::buffer(writing_.data() + written_, writing_.size() - written_), error);
+  if (error && error != asio::error::would_block) return cut();
+  if (written_ == writing_.size()) return all_written();
+  if (phase_ == Phase::kServing) arm(shared_->options.write_timeout_s);
+  socket_.async_wait(Socket::wait_write, [self = shared_from_this()](ErrorCode failed) {
+    if (self->phase_ == Phase::kClosed) return;
+    if (failed) return self->cut();
+    self->write_some();
+  });
+}
+
+void Connection::all_written() {
   writing_.clear();
   written_ = 0;
   if (phase_ == Phase::kServing) disarm();
@@ -325,6 +339,7 @@ void Connection::linger() {
 
 void Connection::arm(int seconds) {
   const auto generation = ++timer_generation_;
+  armed_ = true;
   timer_.expires_after(std::chrono::seconds(seconds));
   timer_.async_wait([self = shared_from_this(), generation](ErrorCode error) {
     if (!error && generation == self->timer_generation_) self->on_timeout();
@@ -332,6 +347,7 @@ void Connection::arm(int seconds) {
 }
 
 void Connection::disarm() {
+  if (!std::exchange(armed_, false)) return;
   ++timer_generation_;
   timer_.cancel();
 }

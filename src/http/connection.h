@@ -8,6 +8,7 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <boost/asio/strand.hpp>
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/string_body.hpp>
 #include <memory>
@@ -56,9 +57,11 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void send_end();
   const std::shared_ptr<Shared>& shared() const { return shared_; }
   Socket::executor_type executor() { return socket_.get_executor(); }
+  bool on_strand() const;
 
  private:
   enum class Phase { kHead, kBody, kServing, kLinger, kClosed };
+  using Strand = boost::asio::strand<boost::asio::io_context::executor_type>;
   using Parser = boost::beast::http::request_parser<boost::beast::http::string_body>;
 
   void ensure_read();
@@ -71,7 +74,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void refuse_parse_error(boost::system::error_code error);
   void schedule_flush();
   void flush();
-  void on_written(boost::system::error_code error, std::size_t bytes);
+  void write_some();
+  void all_written();
   void response_sent();
   void linger();
   void arm(int seconds);
@@ -80,8 +84,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   std::shared_ptr<Shared> shared_;  // owns the io_context: first, so that it goes last
   Socket socket_;
+  Socket::executor_type executor_;  // a Strand
   boost::asio::steady_timer timer_;
   std::uint64_t timer_generation_ = 0;
+  bool armed_ = false;
   Phase phase_ = Phase::kHead;
 
   // Input: bytes received and not yet consumed, pipelined requests included.

@@ -1,7 +1,6 @@
 #include "http/live_exchange.h"
 
 #include <algorithm>
-#include <boost/asio/dispatch.hpp>
 #include <boost/asio/post.hpp>
 
 #include "base/check.h"
@@ -13,10 +12,12 @@ LiveExchange::LiveExchange(std::shared_ptr<Connection> connection, Request reque
     : connection_(std::move(connection)), request_(std::move(request)) {}
 
 // Steps called on the strand run at once, so their order is the caller's.
-void LiveExchange::run(std::function<void()> step) {
+template <typename Step>
+void LiveExchange::run(Step step) {
   if (connection_->shared()->gone.load(std::memory_order_acquire)) return;
-  boost::asio::dispatch(connection_->executor(),
-                        [self = shared_from_this(), step = std::move(step)] { step(); });
+  if (connection_->on_strand()) return step();
+  boost::asio::post(connection_->executor(),
+                    [self = shared_from_this(), step = std::move(step)]() mutable { step(); });
 }
 
 void LiveExchange::respond(Response response) {

@@ -34,7 +34,8 @@ class LiveExchange final : public Exchange, public std::enable_shared_from_this<
 
  private:
   enum class State { kWaiting, kStreaming, kAnswered };
-  void run(std::function<void()> step);
+  template <typename Step>
+  void run(Step step);
   void drop_callbacks();
 
   std::shared_ptr<Connection> connection_;

@@ -214,11 +214,10 @@ void ServerMetrics::request_finished(const RequestRecord& record) {
   impl_->requests.finished(record);
 }
 
-void ServerMetrics::tokens_generated(std::int64_t count, double gap) {
+void ServerMetrics::tokens_generated(std::int64_t count, std::int64_t gaps, double gap) {
   auto& series = impl_->requests;
   series.generated_tokens.Increment(static_cast<double>(count));
-  if (gap < 0) return;
-  for (std::int64_t i = 0; i < count; ++i)
+  for (std::int64_t i = 0; i < gaps; ++i)
     for (auto* histogram : {&series.gap, &series.old_gap, &series.fine_gap})
       histogram->Observe(gap);
 }

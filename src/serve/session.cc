@@ -168,7 +168,10 @@ void Session::take_tokens(std::size_t choice, const std::vector<TokenOutput>& to
   Line& line = lines_[choice];
   if (tokens.empty() || line.ended_itself || line.forced) return;
   const Nanos now = context().clock.now();
-  const double gap = seconds_between(line.last_token, now) / static_cast<double>(tokens.size());
+  // Tokens that come together are taken as evenly spaced; before the first there is no gap.
+  const bool is_first = line.last_token == 0;
+  const double gap =
+      is_first ? 0 : seconds_between(line.last_token, now) / static_cast<double>(tokens.size());
   const auto before = line.tokens.size();
   if (before == 0) count_prompt(line);
   for (const auto& output : tokens) {
@@ -180,7 +183,8 @@ void Session::take_tokens(std::size_t choice, const std::vector<TokenOutput>& to
     context().engine.abort(line.id);
     break;
   }
-  context().metrics.tokens_generated(static_cast<std::int64_t>(line.tokens.size() - before), gap);
+  const auto count = static_cast<std::int64_t>(line.tokens.size() - before);
+  context().metrics.tokens_generated(count, count - (is_first ? 1 : 0), gap);
   if (first_answer_ == 0 && answering(choice)) first_answer_ = now;
   line.last_token = now;
 }
@@ -235,7 +239,7 @@ void Session::go_on_forced(std::size_t choice, const SequenceEnd& end) {
     line.tokens.push_back(token);
     on_token(choice, {token, false, 0.0F, {}});
   }
-  context().metrics.tokens_generated(static_cast<std::int64_t>(forced.size()), -1);
+  context().metrics.tokens_generated(static_cast<std::int64_t>(forced.size()), 0, 0);
   auto prompt = line.request.prompt;
   prompt.insert(prompt.end(), line.tokens.begin(), line.tokens.end());
   if (const auto submitted = submit(line, std::move(prompt)); !submitted) fail(submitted.error());

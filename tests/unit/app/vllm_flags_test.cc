@@ -162,7 +162,7 @@ const std::vector<Row>& rows() {
       {{"--max-loras", "1"}, kNoted},
       {{"--max-lora-rank", "16"}, kNoted},
       {{"--lora-modules", "a=b"}, kFails},
-      {{"--enable-sleep-mode"}, kNoted},
+      {{"--enable-sleep-mode"}, kWorks},
       {{"--fingerprint-mode", "full"}, kNoted},
       {{"--fingerprint-value", "x"}, kWorks},
       {{"--max-num-queued-reqs", "100"}, kWorks},
