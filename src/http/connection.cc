@@ -2,11 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/dispatch.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/beast/http/error.hpp>
 #include <cctype>
+#include <iterator>
 #include <utility>
 
 #include "http/head_check.h"
@@ -27,6 +29,8 @@ constexpr std::size_t kMaxUnparsed = 32U << 10;
 // What a refused client may still send before it is cut without having read its answer.
 constexpr std::size_t kMaxDiscarded = 64U << 20;
 constexpr int kLingerSeconds = 2;
+// Exchanges one task runs before it lets another thread in.
+constexpr std::size_t kWakeBatch = 64;
 
 std::string lower(std::string_view text) {
   std::string out(text);
@@ -50,17 +54,46 @@ Response Shared::error(int status, std::string_view message) const {
   return response;
 }
 
+void Shared::wake(const std::shared_ptr<Shared>& self, std::shared_ptr<LiveExchange> exchange) {
+  bool is_first = false;
+  {
+    const std::lock_guard lock(wake_mutex);
+    if (gone.load(std::memory_order_acquire)) return;
+    is_first = woken.empty();
+    woken.push_back(std::move(exchange));
+  }
+  if (is_first) asio::post(io, [self] { self->run_woken(self); });
+}
+
+// A part at a time, so that every thread gets its share.
+void Shared::run_woken(const std::shared_ptr<Shared>& self) {
+  std::vector<std::shared_ptr<LiveExchange>> mine;
+  bool more = false;
+  {
+    const std::lock_guard lock(wake_mutex);
+    const auto count = static_cast<std::ptrdiff_t>(std::min(woken.size(), kWakeBatch));
+    mine.assign(std::make_move_iterator(woken.begin()),
+                std::make_move_iterator(woken.begin() + count));
+    woken.erase(woken.begin(), woken.begin() + count);
+    more = !woken.empty();
+  }
+  if (more) asio::post(io, [self] { self->run_woken(self); });
+  for (const auto& exchange : mine) exchange->run_wake();
+}
+
+void Shared::close() {
+  std::vector<std::shared_ptr<LiveExchange>> left;  // hold this
+  const std::lock_guard lock(wake_mutex);
+  gone.store(true, std::memory_order_release);
+  left.swap(woken);
+}
+
 Connection::Connection(Socket socket, std::shared_ptr<Shared> shared)
     : shared_(std::move(shared)),
       socket_(std::move(socket)),
-      executor_(socket_.get_executor()),
+      strand_(*socket_.get_executor().target<Strand>()),
       timer_(socket_.get_executor()),
       check_chunk_(check_chunk) {}
-
-bool Connection::on_strand() const {
-  const auto* strand = executor_.target<Strand>();
-  return strand != nullptr && strand->running_in_this_thread();
-}
 
 Connection::~Connection() {
   const std::lock_guard lock(shared_->mutex);
@@ -273,10 +306,21 @@ void Connection::send_end() {
 void Connection::schedule_flush() {
   if (flush_scheduled_ || !writing_.empty() || phase_ == Phase::kClosed) return;
   flush_scheduled_ = true;
+  if (holds_flush_) return;
   asio::post(executor(), [self = shared_from_this()] {
     self->flush_scheduled_ = false;
     self->flush();
   });
+}
+
+void Connection::run_and_flush(const std::function<void()>& task) {
+  const bool scheduled_before = flush_scheduled_;
+  holds_flush_ = !scheduled_before;
+  task();
+  holds_flush_ = false;
+  if (scheduled_before || !flush_scheduled_) return;
+  flush_scheduled_ = false;
+  flush();
 }
 
 void Connection::flush() {

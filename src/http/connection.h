@@ -23,6 +23,7 @@
 namespace strata::http {
 
 class Connection;
+class LiveExchange;
 
 // What the server and its connections share; lives until the last of them is gone.
 struct Shared {
@@ -34,13 +35,21 @@ struct Shared {
   std::unordered_map<Connection*, std::weak_ptr<Connection>> open;  // GUARDED_BY(mutex)
 
   Response error(int status, std::string_view message) const;
-};
 
-class LiveExchange;
+  // Exchanges that were woken and whose turn comes: one task of the io_context serves many.
+  std::mutex wake_mutex;
+  std::vector<std::shared_ptr<LiveExchange>> woken;  // GUARDED_BY(wake_mutex)
+  // Any thread. `self`: this.
+  void wake(const std::shared_ptr<Shared>& self, std::shared_ptr<LiveExchange> exchange);
+  void run_woken(const std::shared_ptr<Shared>& self);
+  // The threads have been joined.
+  void close();
+};
 
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
   using Socket = boost::asio::ip::tcp::socket;
+  using Strand = boost::asio::strand<boost::asio::io_context::executor_type>;
   Connection(Socket socket, std::shared_ptr<Shared> shared);
   ~Connection();
 
@@ -55,13 +64,13 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void send_stream_head(const Response& head);
   void send_piece(std::string_view piece);
   void send_end();
+  // Runs `task`; what it wrote leaves at once.
+  void run_and_flush(const std::function<void()>& task);
   const std::shared_ptr<Shared>& shared() const { return shared_; }
-  Socket::executor_type executor() { return socket_.get_executor(); }
-  bool on_strand() const;
+  const Strand& executor() const { return strand_; }
 
  private:
   enum class Phase { kHead, kBody, kServing, kLinger, kClosed };
-  using Strand = boost::asio::strand<boost::asio::io_context::executor_type>;
   using Parser = boost::beast::http::request_parser<boost::beast::http::string_body>;
 
   void ensure_read();
@@ -84,7 +93,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   std::shared_ptr<Shared> shared_;  // owns the io_context: first, so that it goes last
   Socket socket_;
-  Socket::executor_type executor_;  // a Strand
+  const Strand strand_;  // the socket's executor
   boost::asio::steady_timer timer_;
   std::uint64_t timer_generation_ = 0;
   bool armed_ = false;
@@ -108,6 +117,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::string writing_;
   std::size_t written_ = 0;
   bool flush_scheduled_ = false;
+  bool holds_flush_ = false;   // run_and_flush() is running
   bool head_request_ = false;  // HEAD: bodies are not sent
   bool http10_ = false;
   bool keep_alive_ = true;

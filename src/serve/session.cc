@@ -45,6 +45,9 @@ void Session::start(Submission submission) {
     context().metrics.admission_rejected("rate_limit");
     return fail(taken.error());
   }
+  call_->exchange().on_wake([weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->drain();
+  });
   lines_.reserve(requests.size());
   for (auto& request : requests) {
     const bool new_prompt = lines_.size() % submission.choices_per_prompt == 0;
@@ -83,11 +86,8 @@ bool Session::begin_line(EngineRequest request, bool new_prompt) {
 
 // Gives the engine a sequence of the line with a stream of its own.
 Result<void> Session::submit(Line& line, std::vector<TokenId> prompt) {
-  const std::weak_ptr<Session> weak = weak_from_this();
   line.stream = std::make_shared<TokenStream>();
-  line.stream->set_notify([weak] {
-    if (const auto self = weak.lock()) self->schedule();
-  });
+  line.stream->set_notify([exchange = call_->exchange_ref()] { exchange->wake(); });
   EngineRequest request = line.request;
   request.prompt = std::move(prompt);
   request.generated = static_cast<std::int32_t>(line.tokens.size());
@@ -101,20 +101,11 @@ Result<void> Session::submit(Line& line, std::vector<TokenId> prompt) {
 
 void Session::make_resumable() {
   log_ = std::make_shared<EventLog>(context().options.resume_bytes, context().clock,
-                                    [weak = weak_from_this()] {
-                                      if (const auto self = weak.lock()) self->schedule();
-                                    });
+                                    [exchange = call_->exchange_ref()] { exchange->wake(); });
   call_->add_header("x-strata-stream-id", id_);
 }
 
-// Engine thread, or any other.
-void Session::schedule() {
-  if (scheduled_.exchange(true)) return;
-  call_->exchange().post([self = shared_from_this()] { self->drain(); });
-}
-
 void Session::drain() {
-  scheduled_.store(false);
   if (done_) return;
   if (is_abandoned()) return give_up("nobody came back for it");
   try {
