@@ -237,7 +237,7 @@ TEST(Resumable, EndedStreamsAreForgottenInTime) {
 
 TEST(Resumable, TheLogIsBounded) {
   auto options = paced(0);
-  options.service.resume_bytes = 4096;
+  options.service.resume_bytes = 1500;
   ServiceHarness harness({kLong + "<|return|>"}, options);
   const auto response = harness.post("/v1/chat/completions", streaming().dump());
   const auto path = "/v1/streams/" + response.headers.at("x-strata-stream-id");
@@ -246,7 +246,7 @@ TEST(Resumable, TheLogIsBounded) {
   EXPECT_EQ(json::parse(gone.body)["error"]["code"], "events_expired");
   const auto kept = harness.get(path);
   EXPECT_EQ(kept.status, 200);
-  EXPECT_LE(kept.body.size(), 4096U);
+  EXPECT_LE(kept.body.size(), 1500U);
   EXPECT_EQ(numbered(kept.body).back().data, "data: [DONE]");
 }
 
