@@ -104,7 +104,6 @@ struct Options {
   std::int32_t output_tokens = 64;
   std::int32_t batch = 1;
   std::int32_t context_tokens = 0;
-  bool json = false;  // bench, plan
   bool json = false;          // bench, plan
   loadgen::LoadOptions load;  // bench serve
 
