@@ -58,6 +58,9 @@ struct Options {
   BackendChoice backend = BackendChoice::kAuto;
   std::string cpu_isa = "auto";
   int threads = 0;  // 0: one per usable processor
+  bool int8_dense = false;
+  bool int8_activations = false;
+  bool huge_pages = true;
   KvDtype kv_dtype = KvDtype::kF32;
   std::int64_t memory_limit_bytes = 0;  // 0: what is available
   std::int64_t swap_space_bytes = 0;
@@ -101,6 +104,7 @@ struct Options {
   std::int32_t prompt_tokens = 512;
   std::int32_t output_tokens = 64;
   std::int32_t batch = 1;
+  std::int32_t context_tokens = 0;
   bool json = false;          // bench, plan
   loadgen::LoadOptions load;  // bench serve
 
