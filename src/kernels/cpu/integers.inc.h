@@ -140,19 +140,15 @@ struct Ahead {
 };
 
 // Adds blocks [begin, end) of K to the sums of W tiles and N x rows. `panel` starts at `begin`.
+// Sums are in memory once a block, so that the registers are free for N * W dots.
 template <Planes P, int W, int N, class Scale>
 inline void panel_tile(const Panel<Scale>& panel, const ActivationQuad* const* rows, int begin,
                        int end, Ahead& ahead, float (*sums)[kPanelTiles][kTileRows]) {
   constexpr bool kFromMemory = std::is_same_v<Scale, std::byte>;  // int8, in place
   constexpr std::ptrdiff_t kAheadBytes = 4096;
   const std::byte* x[N];
-  Vec y[N][W];
 #pragma GCC unroll 8
-  for (int n = 0; n < N; ++n) {
-    x[n] = reinterpret_cast<const std::byte*>(rows[n]);
-#pragma GCC unroll 8
-    for (int w = 0; w < W; ++w) y[n][w] = Vec::load(sums[n][w]);
-  }
+  for (int n = 0; n < N; ++n) x[n] = reinterpret_cast<const std::byte*>(rows[n]);
   const std::byte* weights = panel.weights;
   const Scale* scales = panel.scales;
   for (int b = begin; b < end; ++b) {
@@ -174,15 +170,12 @@ inline void panel_tile(const Panel<Scale>& panel, const ActivationQuad* const* r
       const Vec factor = Vec::all(own.scale[b % 4]);
 #pragma GCC unroll 8
       for (int w = 0; w < W; ++w)
-        y[n][w] = Vec::fma((dots[n][w] + bias).to_float(), scale[w] * factor, y[n][w]);
+        Vec::fma((dots[n][w] + bias).to_float(), scale[w] * factor, Vec::load(sums[n][w]))
+            .store(sums[n][w]);
     }
     weights += kTileBlockBytes;
     scales += panel.block_scales;
   }
-#pragma GCC unroll 8
-  for (int n = 0; n < N; ++n)
-#pragma GCC unroll 8
-    for (int w = 0; w < W; ++w) y[n][w].store(sums[n][w]);
 }
 
 template <Planes P, int W, class Scale, int N = 1>
