@@ -41,27 +41,10 @@ inline void locate_keys(const AttendRow& row, int first, int end, Split<Kv>& spl
   for (int i = split.count; i < split.count + 4; ++i) split.keys[i] = split.keys[split.count - 1];
 }
 
-// Asks for the keys that come 16 later and for the values that belong to these: a page's keys and
-// values are too short for the processor to foresee the next one's.
-template <class Kv, int D>
-inline void prefetch_four(const AttendRow& row, const Split<Kv>& split, int i) {
-  for (int j = i; j < i + 4; ++j) {
-    const int later = j + 16 < split.count ? j + 16 : split.count - 1;
-    const auto* key = reinterpret_cast<const std::byte*>(split.keys[later]);
-    const auto* value = reinterpret_cast<const std::byte*>(split.keys[j]) + row.value_offset;
-#pragma GCC unroll 8
-    for (int at = 0; at < D * 16 * static_cast<int>(sizeof(Kv)); at += 64) {
-      __builtin_prefetch(key + at, 0, 3);
-      __builtin_prefetch(value + at, 0, 2);
-    }
-  }
-}
-
 // scores[h][i] = q[h] . key[i], four keys at a time.
 template <class Kv, int D>
 inline void score_split(const AttendRow& row, const Split<Kv>& split, float* scores) {
   for (int i = 0; i < split.count; i += 4) {
-    prefetch_four<Kv, D>(row, split, i);
     Vec key[4][D];
 #pragma GCC unroll 8
     for (int j = 0; j < 4; ++j)
