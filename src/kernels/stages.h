@@ -111,6 +111,7 @@ struct BackendOptions {
   WeightFormat dense = WeightFormat::kBf16;
   bool int8_activations = false;  // --cpu-act int8
   bool poison_freed_pages = false;
+  bool record_graphs = false;  // cuda: replay recordings of steps of one shape
 };
 
 // Per-stage totals since the last reset, for `strata bench`.
@@ -181,8 +182,10 @@ class Backend {
 
   // ---- Diagnosis.
   virtual std::vector<StageStats> take_stats() = 0;
-  // Copies rows of an activation buffer (f32 [rows, width]) to the host, for tests and dumps.
+  // Copy rows of an activation buffer (f32 [rows, width]) to and from the host, for tests and
+  // dumps.
   virtual void read_f32(Buffer buffer, std::span<float> out) = 0;
+  virtual void write_f32(Buffer buffer, std::span<const float> values) = 0;
 };
 
 // Ids that may never be emitted (padding rows, start-of-text, reserved): given at construction.

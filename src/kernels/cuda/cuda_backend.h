@@ -1,0 +1,31 @@
+// The CUDA backend: every stage on one NVIDIA card of compute capability 7.5 or newer.
+// A program built without CUDA has these functions too; they say so (kernels/nocuda).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "kernels/stages.h"
+
+namespace strata::kernels {
+
+// What the first card offers now. Looking for it also makes the CUDA context, once.
+struct CudaDevice {
+  bool built_in = false;  // false: this program was built without CUDA
+  bool usable = false;
+  std::string problem;  // why not, as a sentence without its full stop
+  std::string hint;     // what the operator can do about it
+  std::string name;     // "NVIDIA H100 80GB HBM3"
+  int major = 0;        // compute capability
+  int minor = 0;
+  std::int64_t total_bytes = 0;
+  std::int64_t free_bytes = 0;
+};
+CudaDevice find_cuda_device();  // any thread
+
+// Results depend on neither batch nor chunking, bitwise. Throws StartupError with the device's
+// `problem` where there is no usable card, MemoryError where the weights do not fit.
+std::unique_ptr<Backend> make_cuda_backend(BackendContext context);
+
+}  // namespace strata::kernels

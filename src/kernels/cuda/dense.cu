@@ -1,0 +1,39 @@
+// Dense products: the output projection of attention, and the unembedding.
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/products.cuh"
+
+namespace strata::kernels::cuda {
+namespace {
+
+// A warp makes kTileRows outputs of T rows. Tiles of tokens are neighbours in the grid, so that the
+// weights of one come from the cache for the next.
+template <int T>
+__global__ void __launch_bounds__(kBlockThreads) dense_kernel(const DenseArgs args) {
+  const int first = (blockIdx.y * kBlockWarps + warp_id()) * kTileRows;
+  if (first >= args.weight.rows) return;
+  const int token = blockIdx.x * T;
+  int rows[kTileRows];
+  for (int r = 0; r < kTileRows; ++r) rows[r] = min(first + r, args.weight.rows - 1);
+  const float* x[T];
+  for (int t = 0; t < T; ++t)
+    x[t] = args.x + static_cast<std::size_t>(min(token + t, args.count - 1)) * args.weight.cols;
+  const float value = multiply<T>(Bf16Weights{args.weight.data, args.weight.cols}, rows, x);
+  const LaneOutput<T> lane;
+  const int row = first + lane.row;
+  if (!lane.owned || row >= args.weight.rows || token + lane.token >= args.count) return;
+  args.out[static_cast<std::size_t>(token + lane.token) * args.weight.rows + row] =
+      args.bias == nullptr ? value : value + args.bias[row];
+}
+
+}  // namespace
+
+void launch_dense(cudaStream_t stream, const DenseArgs& args) {
+  with_tile_tokens(args.count, [&](auto tokens) {
+    const dim3 grid(divide_up(args.count, tokens),
+                    divide_up(args.weight.rows, kBlockWarps * kTileRows));
+    launch(stream, grid, dense_kernel<tokens>, args);
+  });
+}
+
+}  // namespace strata::kernels::cuda
