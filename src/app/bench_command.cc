@@ -14,6 +14,7 @@
 #include "app/step_driver.h"
 #include "base/clock.h"
 #include "base/random.h"
+#include "kernels/cuda/cuda_backend.h"
 #include "model/transformer_model.h"
 
 namespace strata::app {
@@ -21,6 +22,7 @@ namespace {
 
 // The roof is measured on more than the caches hold.
 constexpr std::size_t kRoofBytes = std::size_t{256} << 20;
+constexpr std::size_t kCardRoofBytes = std::size_t{1} << 30;
 constexpr std::int32_t kWarmUpTokens = 4;
 
 // Room for exactly what is measured, unless the command line says otherwise.
@@ -49,6 +51,12 @@ std::vector<std::vector<TokenId>> made_up_prompts(std::int32_t batch, std::int32
 
 void add_to_hash(std::uint64_t& hash, const std::vector<TokenId>& tokens) {
   for (const TokenId token : tokens) hash = mix64(hash ^ static_cast<std::uint64_t>(token));
+}
+
+double measure_roof(const Options& options, int threads) {
+  if (options.backend == BackendChoice::kCuda) return kernels::cuda_read_bandwidth(kCardRoofBytes);
+  ThreadPool pool(threads);
+  return read_bandwidth(pool, kRoofBytes);
 }
 
 void measure(const Options& options, TransformerModel& model, StepDriver& driver,
@@ -88,10 +96,7 @@ int run_bench(const Options& given) {
   BenchReport report;
   report.load_average = load_average();
   const OtherLoad others;
-  {
-    ThreadPool pool(setup.threads());
-    report.roof = read_bandwidth(pool, kRoofBytes);
-  }
+  report.roof = measure_roof(options, setup.threads());
   const Clock clock;
   const Nanos begin = clock.now();
   const std::unique_ptr<TransformerModel> model = setup.build_transformer();
@@ -108,7 +113,8 @@ int run_bench(const Options& given) {
 
   report.model = setup.description();
   report.backend = info.backend;
-  report.processor = processor_name();
+  report.processor =
+      options.backend == BackendChoice::kCuda ? kernels::find_cuda_device().name : processor_name();
   report.threads = options.backend == BackendChoice::kRef ? 1 : setup.threads();
   report.batch = options.batch;
   report.prompt_tokens = options.prompt_tokens;

@@ -15,6 +15,7 @@
 #include "engine/fault_model.h"
 #include "engine/scripted_model.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/cuda/cuda_backend.h"
 #include "kernels/ref/ref_backend.h"
 
 namespace strata::app {
@@ -31,6 +32,8 @@ auto loading(Fn&& fn) {
   } catch (const StartupError& error) {
     if (error.exit_code() != kExitUsage) throw;
     throw StartupError(error.what(), error.hint(), kExitModel);
+  } catch (const DeviceError& error) {
+    throw StartupError(error.what(), "--backend cpu does without the card", kExitFailure);
   } catch (const MemoryError& error) {
     throw StartupError(error.what(), "lower --max-model-len or --max-num-seqs, or add memory",
                        kExitMemory);
@@ -45,6 +48,25 @@ ModelConfig read_config(const fs::path& directory) {
   return weights::parse_model_config(text, file.string());
 }
 
+// The card of --backend cuda. Where the CPU computes, a program that could use a card says once why
+// it does not.
+std::optional<CardMemory> card_memory(const Options& options) {
+  const kernels::CudaDevice device = kernels::find_cuda_device();
+  if (options.backend == BackendChoice::kCuda) {
+    if (!device.usable)
+      throw StartupError(fmt::format("--backend cuda: {}", device.problem), device.hint);
+    return CardMemory{.total_bytes = device.total_bytes,
+                      .free_bytes = device.free_bytes,
+                      .limit_bytes = options.gpu_memory_limit_bytes,
+                      .utilization = options.gpu_memory_utilization};
+  }
+  if (options.backend != BackendChoice::kAuto || !device.built_in) return std::nullopt;
+  if (device.usable)
+    log_info("CPU only: --backend cuda would compute on the {} that is here", device.name);
+  else log_info("CPU only: {}", device.problem);
+  return std::nullopt;
+}
+
 MemoryPlan plan_memory(const Options& options, const ModelConfig& config) {
   PlanRequest request;
   request.config = config;
@@ -56,8 +78,12 @@ MemoryPlan plan_memory(const Options& options, const ModelConfig& config) {
   request.memory_limit_bytes = options.memory_limit_bytes;
   request.available_bytes = available_memory_bytes();
   request.swap_space_bytes = options.swap_space_bytes;
+  request.card = card_memory(options);
   auto plan = make_memory_plan(request);
-  if (plan) return std::move(*plan);
+  if (plan) {
+    plan->backend.record_graphs = !options.enforce_eager;
+    return std::move(*plan);
+  }
   const bool memory = plan.error().code == ErrorCode::kInsufficientMemory;
   throw StartupError(plan.error().message,
                      memory ? "strata plan shows where memory goes" : std::string(),
@@ -140,6 +166,12 @@ std::unique_ptr<TransformerModel> ModelSetup::build_transformer() const {
     return loading([&] {
       return std::make_unique<TransformerModel>(
           *checkpoint_, plan_, kernels::make_ref_backend(std::move(context)), nullptr);
+    });
+  if (options_.backend == BackendChoice::kCuda)
+    return loading([&] {  // the pool reads the checkpoint
+      return std::make_unique<TransformerModel>(*checkpoint_, plan_,
+                                                kernels::make_cuda_backend(std::move(context)),
+                                                std::make_unique<ThreadPool>(threads_));
     });
   const kernels::CpuIsa isa =
       options_.cpu_isa == "auto" ? kernels::detect_isa() : kernels::parse_isa(options_.cpu_isa);

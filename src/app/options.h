@@ -13,7 +13,7 @@
 namespace strata::app {
 
 enum class Command { kServe, kChat, kBench, kPlan };
-enum class BackendChoice { kAuto, kCpu, kRef };
+enum class BackendChoice { kAuto, kCpu, kRef, kCuda };
 enum class LoadFormat { kSafetensors, kDummy, kScripted };
 
 // The variables the program knows; empty when unset.
@@ -57,7 +57,11 @@ struct Options {
   std::string cpu_isa = "auto";
   int threads = 0;  // 0: one per usable processor
   KvDtype kv_dtype = KvDtype::kF32;
-  std::int64_t memory_limit_bytes = 0;  // 0: what is available
+  bool kv_dtype_auto = true;  // what suits the backend; false: as asked
+  double gpu_memory_utilization = 0.92;
+  std::int64_t gpu_memory_limit_bytes = 0;  // 0: by utilization
+  bool enforce_eager = false;               // cuda: replay no recorded graphs
+  std::int64_t memory_limit_bytes = 0;      // 0: what is available
   std::int64_t swap_space_bytes = 0;
   std::int32_t max_model_len = 0;  // 0: as much as the model and memory allow
 

@@ -2,6 +2,7 @@
 // A program built without CUDA has these functions too; they say so (kernels/nocuda).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -23,6 +24,10 @@ struct CudaDevice {
   std::int64_t free_bytes = 0;
 };
 CudaDevice find_cuda_device();  // any thread
+
+// Bytes a second that the card reads from its memory: the best of several passes over `bytes`, a
+// multiple of 256. For `strata bench`, before the model is loaded.
+double cuda_read_bandwidth(std::size_t bytes);
 
 // Results depend on neither batch nor chunking, bitwise. Throws StartupError with the device's
 // `problem` where there is no usable card, MemoryError where the weights do not fit.

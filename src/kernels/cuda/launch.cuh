@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "kernels/cuda/cuda_layout.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/warp.cuh"
 

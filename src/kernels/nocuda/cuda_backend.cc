@@ -12,6 +12,11 @@ CudaDevice find_cuda_device() {
   return none;
 }
 
+double cuda_read_bandwidth(std::size_t /*bytes*/) {
+  const CudaDevice none = find_cuda_device();
+  throw StartupError(none.problem, none.hint);
+}
+
 std::unique_ptr<Backend> make_cuda_backend(BackendContext /*context*/) {
   const CudaDevice none = find_cuda_device();
   throw StartupError(none.problem, none.hint);
