@@ -55,8 +55,9 @@ std::optional<CardMemory> card_memory(const Options& options) {
   if (options.backend == BackendChoice::kCuda) {
     if (!device.usable)
       throw StartupError(fmt::format("--backend cuda: {}", device.problem), device.hint);
-    return CardMemory{.total_bytes = device.total_bytes,
-                      .free_bytes = device.free_bytes,
+    const kernels::CudaMemory memory = loading([] { return kernels::cuda_memory(); });
+    return CardMemory{.total_bytes = memory.total_bytes,
+                      .free_bytes = memory.free_bytes,
                       .limit_bytes = options.gpu_memory_limit_bytes,
                       .utilization = options.gpu_memory_utilization};
   }

@@ -43,7 +43,7 @@ CudaBackend::CudaBackend(BackendContext context, const CudaDevice& device)
       slab_(make_slab_layout(config_.hidden, config_.intermediate, config_.expert_format)),
       rope_(make_rope_table(config_.rope, config_.head_dim)),
       sampler_(config_.vocab, std::move(context.never_emit)),
-      dense_(config_),
+      dense_(config_, stream_),
       expert_memory_("weights.experts", expert_weight_bytes(config_)),
       slabs_(static_cast<std::size_t>(config_.num_layers * config_.num_experts)),
       stats_(empty_stats()) {
@@ -61,7 +61,7 @@ void CudaBackend::set_expert(LayerId layer, ExpertId expert, const ExpertSlab& s
   slabs_[index] = nullptr;
   if (slab.data == nullptr) return;
   std::byte* place = expert_memory_.data() + index * slab_.bytes;
-  check(cudaMemcpy(place, slab.data, slab_.bytes, cudaMemcpyHostToDevice), "loading an expert");
+  copy_and_wait(stream_, place, slab.data, slab_.bytes);
   slabs_[index] = place;
 }
 
@@ -85,10 +85,9 @@ void CudaBackend::prepare(const BackendOptions& options) {
     layer_in_group_.push_back(next[kv_group_of(config_, layer)]++);
 
   auto* inv_freq = at<float>(layout_.bytes);
-  check(cudaMemcpy(inv_freq, rope_.inv_freq.data(), rope_bytes, cudaMemcpyHostToDevice),
-        "loading frequencies");
+  copy_and_wait(stream_, inv_freq, rope_.inv_freq.data(), rope_bytes);
   inv_freq_ = inv_freq;
-  check(cudaMemset(at<void>(layout_.experts_read), 0, sizeof(std::uint64_t)), "clearing");
+  clear_experts_read();
   activations_.x = {at<void>(layout_.x)};
   activations_.q = {at<void>(layout_.q)};
   activations_.attn = {at<void>(layout_.attn)};
@@ -132,9 +131,8 @@ void CudaBackend::publish_slabs() {
   if (!slabs_changed_) return;
   STRATA_CHECK(std::find(slabs_.begin(), slabs_.end(), nullptr) == slabs_.end(),
                "an expert is not on the card");
-  check(cudaMemcpy(at<void>(layout_.slab_table), slabs_.data(), slabs_.size() * sizeof(slabs_[0]),
-                   cudaMemcpyHostToDevice),
-        "publishing experts");
+  copy_and_wait(stream_, at<void>(layout_.slab_table), slabs_.data(),
+                slabs_.size() * sizeof(slabs_[0]));
   slabs_changed_ = false;
 }
 
@@ -182,14 +180,16 @@ void CudaBackend::add_times() {
   }
 }
 
+void CudaBackend::clear_experts_read() {
+  check(cudaMemsetAsync(at<void>(layout_.experts_read), 0, sizeof(std::uint64_t), stream_.get()),
+        "clearing");
+}
+
 // Only the device knows how many experts the steps chose.
 std::vector<StageStats> CudaBackend::take_stats() {
   std::uint64_t experts = 0;
-  stream_.synchronize();
-  check(
-      cudaMemcpy(&experts, at<void>(layout_.experts_read), sizeof experts, cudaMemcpyDeviceToHost),
-      "reading statistics");
-  check(cudaMemset(at<void>(layout_.experts_read), 0, sizeof experts), "clearing");
+  copy_and_wait(stream_, &experts, at<void>(layout_.experts_read), sizeof experts);
+  clear_experts_read();
   std::array<StageStats, kNumStages> taken = std::exchange(stats_, empty_stats());
   taken[static_cast<std::size_t>(Stage::kExperts)].weight_bytes =
       static_cast<std::int64_t>(experts * slab_.bytes);
@@ -197,14 +197,11 @@ std::vector<StageStats> CudaBackend::take_stats() {
 }
 
 void CudaBackend::read_f32(Buffer buffer, std::span<float> out) {
-  stream_.synchronize();
-  check(cudaMemcpy(out.data(), buffer.data, out.size_bytes(), cudaMemcpyDeviceToHost), "reading");
+  copy_and_wait(stream_, out.data(), buffer.data, out.size_bytes());
 }
 
 void CudaBackend::write_f32(Buffer buffer, std::span<const float> values) {
-  stream_.synchronize();
-  check(cudaMemcpy(buffer.data, values.data(), values.size_bytes(), cudaMemcpyHostToDevice),
-        "writing");
+  copy_and_wait(stream_, buffer.data, values.data(), values.size_bytes());
 }
 
 }  // namespace strata::kernels::cuda

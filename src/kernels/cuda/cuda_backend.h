@@ -11,7 +11,7 @@
 
 namespace strata::kernels {
 
-// What the first card offers now. Looking for it also makes the CUDA context, once.
+// The first card of this machine.
 struct CudaDevice {
   bool built_in = false;  // false: this program was built without CUDA
   bool usable = false;
@@ -20,10 +20,15 @@ struct CudaDevice {
   std::string name;     // "NVIDIA H100 80GB HBM3"
   int major = 0;        // compute capability
   int minor = 0;
+};
+CudaDevice find_cuda_device();  // any thread; takes no memory of the card
+
+// Of a usable card, now. The first call makes the CUDA context, which takes card memory itself.
+struct CudaMemory {
   std::int64_t total_bytes = 0;
   std::int64_t free_bytes = 0;
 };
-CudaDevice find_cuda_device();  // any thread
+CudaMemory cuda_memory();
 
 // Bytes a second that the card reads from its memory: the best of several passes over `bytes`, a
 // multiple of 256. For `strata bench`, before the model is loaded.

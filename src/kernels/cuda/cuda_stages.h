@@ -89,6 +89,7 @@ class CudaBackend final : public Backend {
   std::byte* page(PageId page) const;
   std::byte* swap_page(PageId page) const;
   void publish_slabs();
+  void clear_experts_read();
   KvLayer kv_layer(LayerId layer) const;
   NormArgs norm_args(Buffer x, const Deltas& deltas, WeightHandle norm, float* out) const;
   Routing routing() const;

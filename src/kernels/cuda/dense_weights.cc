@@ -88,8 +88,8 @@ std::vector<std::byte> rounded(const std::vector<std::byte>& f32) {
 
 }  // namespace
 
-DenseWeights::DenseWeights(const ModelConfig& config)
-    : arena_("weights.dense", dense_weight_bytes(config)) {}
+DenseWeights::DenseWeights(const ModelConfig& config, const Stream& stream)
+    : stream_(stream), arena_("weights.dense", dense_weight_bytes(config)) {}
 
 WeightHandle DenseWeights::adopt(const TensorView& view, const Shard& shard) {
   if (view.dtype != DType::kBf16 && view.dtype != DType::kF32)
@@ -113,9 +113,8 @@ WeightHandle DenseWeights::adopt(const TensorView& view, const Shard& shard) {
     std::vector<std::byte> data = read_rows(view, part, begin, std::min(part.rows, begin + step));
     if (is_vector && view.dtype == DType::kBf16) data = widened(data);
     if (!is_vector && view.dtype == DType::kF32) data = rounded(data);
-    check(cudaMemcpy(weight.data + static_cast<std::size_t>(begin * part.cols) * element,
-                     data.data(), data.size(), cudaMemcpyHostToDevice),
-          "loading weights");
+    copy_and_wait(stream_, weight.data + static_cast<std::size_t>(begin * part.cols) * element,
+                  data.data(), data.size());
   }
   weights_.push_back(weight);
   return {static_cast<std::uint32_t>(weights_.size())};

@@ -26,7 +26,8 @@ struct DenseWeight {
 
 class DenseWeights {
  public:
-  explicit DenseWeights(const ModelConfig& config);
+  // `stream` outlives this.
+  DenseWeights(const ModelConfig& config, const Stream& stream);
 
   // Throws StartupError naming the tensor when it is neither bf16 nor f32, and what
   // view.source->read throws.
@@ -34,6 +35,7 @@ class DenseWeights {
   const DenseWeight& operator[](WeightHandle handle) const { return weights_[handle.id - 1]; }
 
  private:
+  const Stream& stream_;
   DeviceArena arena_;  // "weights.dense"
   std::vector<DenseWeight> weights_;
 };

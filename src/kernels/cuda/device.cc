@@ -74,6 +74,11 @@ Stream::~Stream() { cudaStreamDestroy(stream_); }
 
 void Stream::synchronize() const { check(cudaStreamSynchronize(stream_), "a step"); }
 
+void copy_and_wait(const Stream& stream, void* to, const void* from, std::size_t bytes) {
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream.get()), "a copy");
+  stream.synchronize();
+}
+
 Event::Event() { check(cudaEventCreate(&event_), "making an event"); }
 
 Event::~Event() {
@@ -134,9 +139,6 @@ CudaDevice find_cuda_device() {
   if (status == cudaSuccess && count == 0) status = cudaErrorNoDevice;
   cudaDeviceProp properties{};
   if (status == cudaSuccess) status = cudaGetDeviceProperties(&properties, 0);
-  std::size_t free_bytes = 0;
-  std::size_t total_bytes = 0;
-  if (status == cudaSuccess) status = cudaMemGetInfo(&free_bytes, &total_bytes);
   if (status != cudaSuccess) {
     cudaGetLastError();
     explain(status, device);
@@ -145,8 +147,6 @@ CudaDevice find_cuda_device() {
   device.name = properties.name;
   device.major = properties.major;
   device.minor = properties.minor;
-  device.total_bytes = static_cast<std::int64_t>(total_bytes);
-  device.free_bytes = static_cast<std::int64_t>(free_bytes);
   device.usable = 10 * device.major + device.minor >= kOldestCapability;
   if (!device.usable) {
     device.problem = fmt::format("the card {} has compute capability {}.{}, 7.5 is needed",
@@ -154,6 +154,13 @@ CudaDevice find_cuda_device() {
     device.hint = "cards from the RTX 20 series and the GTX 16 series on will do";
   }
   return device;
+}
+
+CudaMemory cuda_memory() {
+  std::size_t free_bytes = 0;
+  std::size_t total_bytes = 0;
+  cuda::check(cudaMemGetInfo(&free_bytes, &total_bytes), "asking for its free memory");
+  return {static_cast<std::int64_t>(total_bytes), static_cast<std::int64_t>(free_bytes)};
 }
 
 }  // namespace strata::kernels

@@ -69,6 +69,10 @@ class Stream {
   cudaStream_t stream_ = nullptr;
 };
 
+// Copies to or from the card in the stream's order and waits: ordinary copies go by a stream of
+// their own, which other streams do not wait for.
+void copy_and_wait(const Stream& stream, void* to, const void* from, std::size_t bytes);
+
 class Event {
  public:
   Event();

@@ -12,6 +12,11 @@ CudaDevice find_cuda_device() {
   return none;
 }
 
+CudaMemory cuda_memory() {
+  const CudaDevice none = find_cuda_device();
+  throw StartupError(none.problem, none.hint);
+}
+
 double cuda_read_bandwidth(std::size_t /*bytes*/) {
   const CudaDevice none = find_cuda_device();
   throw StartupError(none.problem, none.hint);
