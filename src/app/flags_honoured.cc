@@ -248,6 +248,22 @@ const FlagSpec kHttpFlags[] = {
          if (key.empty()) usage_error("--api-key cannot be empty");
        o.api_keys = u.values;
      }},
+    {"--max-concurrent-requests-per-key", kValue, kDoes, kServing, "HTTP",
+     "requests of one API key running or waiting at once (default 0: no limit)", "",
+     [](Options& o, const FlagUse& u) {
+       o.key_concurrent_requests = parse_integer(u.spec.name, u.value(), 0, kMaxInt32);
+     }},
+    {"--max-requests-per-minute-per-key", kValue, kDoes, kServing, "HTTP",
+     "requests of one API key a minute (default 0: no limit)", "",
+     [](Options& o, const FlagUse& u) {
+       o.key_requests_per_minute = parse_integer(u.spec.name, u.value(), 0, kMaxInt32);
+     }},
+    {"--max-tokens-per-minute-per-key", kValue, kDoes, kServing, "HTTP",
+     "prompt and answer tokens of one API key a minute (default 0: no limit)", "",
+     [](Options& o, const FlagUse& u) {
+       o.key_tokens_per_minute =
+           parse_integer(u.spec.name, u.value(), 0, std::int64_t{1} << 40);
+     }},
     {"--allowed-origins", kValue, kDoes, kServing, "HTTP",
      "JSON list of web origins that may call the API", "", set_origins},
     {"--max-logprobs", kValue, kDoes, kServing, "HTTP", "largest top_logprobs of a request", "",

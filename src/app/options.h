@@ -8,11 +8,12 @@
 #include <vector>
 
 #include "harmony/message.h"
+#include "loadgen/options.h"
 #include "plan/step_plan.h"
 
 namespace strata::app {
 
-enum class Command { kServe, kChat, kBench, kPlan };
+enum class Command { kServe, kChat, kBench, kPlan, kBenchServe };
 enum class BackendChoice { kAuto, kCpu, kRef, kCuda };
 enum class LoadFormat { kSafetensors, kDummy, kScripted };
 
@@ -24,6 +25,7 @@ struct Environment {
   std::string hf_home;                // HF_HOME
   std::string xdg_cache_home;         // XDG_CACHE_HOME
   std::vector<std::string> api_keys;  // STRATA_API_KEY, else VLLM_API_KEY
+  std::string openai_api_key = {};    // OPENAI_API_KEY, for bench serve
   bool no_color = false;              // NO_COLOR
 };
 
@@ -79,6 +81,9 @@ struct Options {
   std::string host = "127.0.0.1";
   std::uint16_t port = 8000;
   std::vector<std::string> api_keys;
+  std::int64_t key_concurrent_requests = 0;  // of each API key; 0: no limit
+  std::int64_t key_requests_per_minute = 0;
+  std::int64_t key_tokens_per_minute = 0;
   std::vector<std::string> allowed_origins;
   int max_logprobs = 20;
   std::string fingerprint;  // system_fingerprint; empty: made from the version
@@ -99,7 +104,8 @@ struct Options {
   std::int32_t prompt_tokens = 512;
   std::int32_t output_tokens = 64;
   std::int32_t batch = 1;
-  bool json = false;  // bench, plan
+  bool json = false;          // bench, plan
+  loadgen::LoadOptions load;  // bench serve
 
   // Diagnosis.
   std::string log_level;  // empty: info for serve, warning for the others

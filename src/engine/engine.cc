@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <deque>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -13,15 +12,15 @@
 #include "base/log.h"
 #include "base/queue.h"
 #include "engine/engine_core.h"
+#include "engine/model_keeper.h"
 
 namespace strata {
 namespace {
 
 constexpr Nanos kSecond = 1'000'000'000;
-// So many deaths within so long mean that rebuilding does not help.
-constexpr std::size_t kMaxRebuilds = 3;
-constexpr Nanos kRebuildWindow = 60 * kSecond;
 constexpr Nanos kIdleWait = 3600 * kSecond;
+// How long a call into the model may take when no flag says how long a step may.
+constexpr Nanos kCallDeadline = 10 * kSecond;
 
 Error unavailable(std::string message, int retry_after_s) {
   return Error{ErrorCode::kUnavailable, std::move(message), {}, "unavailable", retry_after_s};
@@ -35,10 +34,9 @@ class Engine::Impl {
        const Clock* clock)
       : options_(options),
         clock_(clock == nullptr ? own_clock_ : *clock),
-        rebuild_(std::move(rebuild)),
-        core_(std::move(model), options, clock_, counters_, [this] { wake_.set(); }) {
+        core_(std::move(model), options, clock_, counters_, [this] { wake_.set(); }),
+        keeper_(core_, options, std::move(rebuild), clock_, [this] { publish(); }) {
     last_end_ = clock_.now();
-    health_ = Health::kReady;
     publish();
     thread_ = std::thread([this] { run(); });
   }
@@ -47,13 +45,12 @@ class Engine::Impl {
     stop_ = true;
     wake_.set();
     thread_.join();
-    for (std::thread& reaper : reapers_) reaper.join();
   }
 
   Result<SeqId> submit(EngineRequest request, std::shared_ptr<TokenStream> stream) {
     if (auto ok = check_request(request); !ok) return Unexpected(ok.error());
-    const auto prompt_len = static_cast<std::int64_t>(request.prompt.size());
-    if (auto ok = count_in(prompt_len); !ok) return Unexpected(ok.error());
+    const auto prompt_len = static_cast<std::int64_t>(request.prompt.size()) - request.generated;
+    if (auto ok = count_in(prompt_len, request.continues > 0); !ok) return Unexpected(ok.error());
     const SeqId id = ++last_id_;
     inbox_.push(core_.make_sequence(id, std::move(request), std::move(stream)));
     wake_.set();
@@ -71,6 +68,17 @@ class Engine::Impl {
     wake_.set();
   }
 
+  void sleep(Done done) {
+    keeper_.close_for_sleep();
+    inbox_.push(Sleep{std::move(done)});
+    wake_.set();
+  }
+
+  void wake(Done done) {
+    inbox_.push(Wake{std::move(done)});
+    wake_.set();
+  }
+
   std::shared_ptr<const EngineInfo> info() const {
     std::shared_ptr<const EngineInfo> info;
     {
@@ -79,8 +87,9 @@ class Engine::Impl {
     }
     // The engine thread itself hangs in a call into the model: nobody else can say so.
     const Nanos since = in_model_since_.load();
-    const Nanos limit = Nanos{options_.step_deadline_ms} * 1'000'000;
-    if (since == 0 || limit <= 0 || clock_.now() - since <= limit) return info;
+    const int deadline_ms = options_.step_deadline_ms;
+    const Nanos limit = deadline_ms < 0 ? kCallDeadline : Nanos{deadline_ms} * 1'000'000;
+    if (since == 0 || limit == 0 || clock_.now() - since <= limit) return info;
     auto red = std::make_shared<EngineInfo>(*info);
     red->health = Health::kDead;
     red->death_reason = "the engine does not come back from the device";
@@ -94,26 +103,30 @@ class Engine::Impl {
   struct Drain {
     std::function<void()> done;
   };
-  using Message = std::variant<std::unique_ptr<Sequence>, Abort, Drain>;
+  struct Sleep {
+    Done done;
+  };
+  struct Wake {
+    Done done;
+  };
+  using Message = std::variant<std::unique_ptr<Sequence>, Abort, Drain, Sleep, Wake>;
 
   Result<void> check_request(const EngineRequest& request) const;
-  Result<void> count_in(std::int64_t prompt_tokens);
+  Result<void> count_in(std::int64_t prompt_tokens, bool admitted);
   int retry_after(std::int64_t waiting) const;
   void run();
   void read_inbox();
-  void on_death(ErrorCode code, const std::string& what, bool hangs);
-  void rebuild(std::unique_ptr<Model> dead, const std::string& what, bool hangs);
-  void die(const std::string& what);
+  bool step();
+  void call_drained();
+  Nanos time_to_wait() const;
   void note_pace();
   void publish();
 
   const EngineOptions options_;
   Clock own_clock_;
   const Clock& clock_;
-  const ModelFactory rebuild_;
   AdmissionCounters counters_;
   std::atomic<SeqId> last_id_{0};
-  std::atomic<Health> health_{Health::kStarting};  // kDraining is draining_
   std::atomic<bool> draining_{false};
   std::atomic<bool> stop_{false};
   std::atomic<Nanos> in_model_since_{0};     // 0: not in a call
@@ -123,10 +136,8 @@ class Engine::Impl {
 
   // Engine thread only.
   EngineCore core_;
+  ModelKeeper keeper_;
   std::vector<std::function<void()>> drained_;
-  std::string death_reason_;
-  std::deque<Nanos> deaths_;          // of late
-  std::vector<std::thread> reapers_;  // each destroys a model that hangs
   std::int64_t last_ended_ = 0;
   Nanos last_end_ = 0;
 
@@ -144,7 +155,7 @@ Result<void> Engine::Impl::check_request(const EngineRequest& request) const {
   if (!known)
     return invalid(fmt::format("a prompt token is not in the vocabulary of {} tokens", vocab),
                    "prompt");
-  const auto prompt_len = static_cast<std::int64_t>(request.prompt.size());
+  const auto prompt_len = static_cast<std::int64_t>(request.prompt.size()) - request.generated;
   const std::int64_t total = prompt_len + request.max_new_tokens;
   if (total > core_.max_model_len())
     return fail(ErrorCode::kContextOverflow,
@@ -166,21 +177,25 @@ Result<void> Engine::Impl::check_request(const EngineRequest& request) const {
   return {};
 }
 
-// Counts first and looks after: a drain or a full queue is never overrun by a racing submit.
-Result<void> Engine::Impl::count_in(std::int64_t prompt_tokens) {
+// `admitted`: it was before, and only goes on. Counts first and looks after: a drain or a full
+// queue is never overrun by a racing submit.
+Result<void> Engine::Impl::count_in(std::int64_t prompt_tokens, bool admitted) {
   ++counters_.live;
   const std::int64_t requests = ++counters_.waiting_requests;
   const std::int64_t tokens = counters_.waiting_tokens += prompt_tokens;
   std::optional<Error> refusal;
-  const Health health = health_;
+  const Health health = keeper_.health();
   if (health == Health::kDead) {
     refusal = unavailable("the engine is down", 0);
-  } else if (draining_) {
+  } else if (draining_ && !admitted) {
     refusal = unavailable("the server is shutting down", 0);
   } else if (health != Health::kReady) {
-    refusal = unavailable("the engine is starting", 1);
-  } else if (requests > options_.max_queued_requests ||
-             (requests > 1 && tokens > options_.max_queued_tokens)) {
+    refusal = unavailable("the engine is being rebuilt after a failure", 1);
+  } else if (keeper_.asleep() && !admitted) {
+    refusal = unavailable("the engine sleeps", 0);
+    refusal->detail = "sleeping";
+  } else if (!admitted && (requests > options_.max_queued_requests ||
+                           (requests > 1 && tokens > options_.max_queued_tokens))) {
     refusal = Error{ErrorCode::kRateLimited,
                     fmt::format("the queue is full: {} requests with {} prompt tokens wait",
                                 requests - 1, tokens - prompt_tokens),
@@ -206,89 +221,71 @@ void Engine::Impl::run() {
            options_.max_num_seqs, options_.max_num_batched_tokens, core_.max_model_len(),
            core_.model_info().num_pages - 1);
   while (!stop_) {
+    const Nanos begin = clock_.now();
+    const Nanos scheduled = core_.step_times().schedule;
     read_inbox();
-    bool progress = true;  // also after a death: a fresh model has nobody to wake us for it
-    try {
-      in_model_since_ = clock_.now();
-      progress = core_.step();
-      in_model_since_ = 0;
-    } catch (const StepOverdue& error) {
-      on_death(ErrorCode::kInternal, error.what(), true);
-    } catch (const MemoryError& error) {
-      on_death(ErrorCode::kInsufficientMemory, error.what(), false);
-    } catch (const std::exception& error) {
-      on_death(ErrorCode::kInternal, error.what(), false);
-    }
+    keeper_.tend(counters_.live);
+    const bool progress = step();
     note_pace();
     publish();
-    if (counters_.live == 0) {
-      for (const std::function<void()>& done : drained_) done();
-      drained_.clear();
-    }
-    if (!progress)
-      wake_.wait_for(std::chrono::nanoseconds(
-          std::max<Nanos>(core_.time_to_deadline().value_or(kIdleWait), 0)));
+    call_drained();
+    StepTimes& times = core_.step_times();
+    times.host += clock_.now() - begin - (times.schedule - scheduled);
+    if (!progress) wake_.wait_for(std::chrono::nanoseconds(time_to_wait()));
   }
-  health_ = Health::kDead;
+  keeper_.stop();
   read_inbox();
   core_.end_all(FinishReason::kAborted, std::nullopt);
+}
+
+// False when there was nothing to do.
+bool Engine::Impl::step() {
+  try {
+    in_model_since_ = clock_.now();
+    const bool progress = core_.step();
+    in_model_since_ = 0;
+    return progress;
+  } catch (const StepOverdue& error) {
+    in_model_since_ = 0;
+    keeper_.on_device_failure(error.what(), true);
+  } catch (const MemoryError& error) {
+    in_model_since_ = 0;
+    keeper_.on_memory_failure(error.what());
+  } catch (const std::exception& error) {
+    in_model_since_ = 0;
+    keeper_.on_device_failure(error.what(), false);
+  }
+  return true;  // a fresh model has nobody to wake us for it
+}
+
+void Engine::Impl::call_drained() {
+  if (counters_.live != 0) return;
+  for (const std::function<void()>& done : drained_) done();
+  drained_.clear();
+}
+
+Nanos Engine::Impl::time_to_wait() const {
+  const Nanos deadline = core_.time_to_deadline().value_or(kIdleWait);
+  return std::max<Nanos>(std::min(deadline, keeper_.time_to_due().value_or(kIdleWait)), 0);
 }
 
 void Engine::Impl::read_inbox() {
   for (Message& message : inbox_.drain()) {
     if (auto* seq = std::get_if<std::unique_ptr<Sequence>>(&message)) {
       core_.add(std::move(*seq));
-      if (health_ == Health::kDead)  // it was accepted just before
+      if (keeper_.health() == Health::kDead)  // it was accepted just before
         core_.end_all(FinishReason::kError, unavailable("the engine is down", 0));
     } else if (const auto* abort = std::get_if<Abort>(&message)) {
       core_.abort(abort->id);
+    } else if (auto* sleep = std::get_if<Sleep>(&message)) {
+      keeper_.sleep(std::move(sleep->done));
+    } else if (const auto* wake = std::get_if<Wake>(&message)) {
+      keeper_.wake(wake->done);
     } else {
       log_info("engine: draining, {} requests left", counters_.live.load());
       drained_.push_back(std::move(std::get<Drain>(message).done));
     }
   }
-}
-
-// Everyone who started hears of it; who only waits may still be served by a fresh model.
-void Engine::Impl::on_death(ErrorCode code, const std::string& what, bool hangs) {
-  in_model_since_ = 0;
-  log_error("engine: the device failed: {}", what);
-  health_ = Health::kStarting;
-  death_reason_ = what;
-  publish();  // before anyone hears of it
-  core_.fail_started(
-      Error{code, "the device failed while it worked on this request", {}, "device_error", 1});
-  std::unique_ptr<Model> dead = core_.detach_model();
-  const Nanos now = clock_.now();
-  deaths_.push_back(now);
-  while (now - deaths_.front() > kRebuildWindow) deaths_.pop_front();
-  if (!rebuild_ || deaths_.size() > kMaxRebuilds) {
-    if (hangs) reapers_.emplace_back([model = std::move(dead)]() mutable { model.reset(); });
-    die(what);
-    return;
-  }
-  rebuild(std::move(dead), what, hangs);
-}
-
-void Engine::Impl::rebuild(std::unique_ptr<Model> dead, const std::string& what, bool hangs) {
-  // A hung model may never be destroyed; a dead one must be, its memory is needed.
-  if (hangs) reapers_.emplace_back([model = std::move(dead)]() mutable { model.reset(); });
-  dead.reset();
-  try {
-    core_.attach_model(rebuild_());
-    death_reason_.clear();
-    health_ = Health::kReady;
-    log_warn("engine: rebuilt after: {}", what);
-  } catch (const std::exception& error) {
-    die(fmt::format("{}; rebuilding failed: {}", what, error.what()));
-  }
-}
-
-void Engine::Impl::die(const std::string& what) {
-  death_reason_ = what;
-  health_ = Health::kDead;
-  log_error("engine: dead: {}", what);
-  core_.end_all(FinishReason::kError, unavailable("the engine is down", 0));
 }
 
 // How often requests end while there are some.
@@ -307,8 +304,10 @@ void Engine::Impl::note_pace() {
 
 void Engine::Impl::publish() {
   auto info = std::make_shared<EngineInfo>(core_.snapshot());
-  info->health = health_ == Health::kReady && draining_ ? Health::kDraining : health_.load();
-  info->death_reason = death_reason_;
+  keeper_.fill(*info);
+  info->health = keeper_.health();
+  if (info->health == Health::kReady && draining_) info->health = Health::kDraining;
+  else if (info->health == Health::kReady && keeper_.asleep()) info->health = Health::kSleeping;
   const std::lock_guard lock(info_mutex_);
   info_ = std::move(info);
 }
@@ -323,6 +322,8 @@ Result<SeqId> Engine::submit(EngineRequest request, std::shared_ptr<TokenStream>
 }
 void Engine::abort(SeqId id) { impl_->abort(id); }
 void Engine::drain(std::function<void()> done) { impl_->drain(std::move(done)); }
+void Engine::sleep(Done done) { impl_->sleep(std::move(done)); }
+void Engine::wake(Done done) { impl_->wake(std::move(done)); }
 std::shared_ptr<const EngineInfo> Engine::info() const { return impl_->info(); }
 
 }  // namespace strata

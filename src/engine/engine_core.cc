@@ -1,6 +1,7 @@
 #include "engine/engine_core.h"
 
 #include <algorithm>
+#include <bit>
 #include <utility>
 
 #include "base/check.h"
@@ -12,6 +13,9 @@ namespace {
 
 constexpr std::size_t kMaxOpenSteps = 2;
 constexpr Nanos kLogInterval = 1'000'000'000;
+// The fixed part of a step's deadline when no flag sets it: once steps were measured, and before.
+constexpr Nanos kDeadline = 4'000'000'000;
+constexpr Nanos kFirstDeadline = 30'000'000'000;
 
 void check_options(const EngineOptions& options, const ModelInfo& info) {
   const auto refuse = [](const char* what, std::int32_t value, std::int32_t least,
@@ -46,7 +50,9 @@ EngineCore::EngineCore(std::unique_ptr<Model> model, const EngineOptions& option
       counters_(counters),
       wake_(std::move(wake)),
       model_(std::move(model)),
-      info_(model_->info()) {
+      info_(model_->info()),
+      limits_{options.max_num_seqs, options.max_num_batched_tokens},
+      costs_(options.preemption) {
   check_options(options_, info_);
   max_model_len_ = options_.max_model_len > 0 ? options_.max_model_len : info_.max_context;
   kv_config_ = kv::KvConfig{.page_tokens = info_.page_tokens,
@@ -59,6 +65,10 @@ EngineCore::EngineCore(std::unique_ptr<Model> model, const EngineOptions& option
   totals_.max_model_len = max_model_len_;
   totals_.total_pages = info_.num_pages - 1;
   make_scheduler();
+  if (max_active() < options_.max_num_seqs)
+    log_warn("{} sequences run at once instead of {}: a step has {} rows and {} logits rows",
+             max_active(), options_.max_num_seqs, options_.max_num_batched_tokens,
+             info_.max_logits_rows);
 }
 
 EngineCore::~EngineCore() { end_all(FinishReason::kAborted, std::nullopt); }
@@ -66,15 +76,20 @@ EngineCore::~EngineCore() { end_all(FinishReason::kAborted, std::nullopt); }
 void EngineCore::make_scheduler() {
   SchedulerLimits limits;
   limits.max_slots = info_.max_slots;
-  limits.max_rows = options_.max_num_batched_tokens;
+  limits.max_rows = limits_.max_num_batched_tokens;
   limits.max_logits_rows = info_.max_logits_rows;
   limits.by_priority = options_.priority_scheduling;
-  limits.max_active =
-      std::min({options_.max_num_seqs, options_.max_num_batched_tokens, info_.max_logits_rows});
-  if (limits.max_active < options_.max_num_seqs)
-    log_warn("{} sequences run at once instead of {}: a step has {} rows and {} logits rows",
-             limits.max_active, options_.max_num_seqs, limits.max_rows, limits.max_logits_rows);
-  scheduler_ = std::make_unique<Scheduler>(limits, kv_config_, hasher_);
+  limits.max_active = max_active();
+  scheduler_ = std::make_unique<Scheduler>(limits, kv_config_, hasher_, costs_);
+}
+
+std::int32_t EngineCore::max_active() const {
+  return std::min({limits_.max_num_seqs, limits_.max_num_batched_tokens, info_.max_logits_rows});
+}
+
+void EngineCore::set_limits(const StepLimits& limits) {
+  limits_ = limits;
+  scheduler_->set_limits(max_active(), limits_.max_num_batched_tokens);
 }
 
 std::unique_ptr<Sequence> EngineCore::make_sequence(SeqId id, EngineRequest request,
@@ -82,7 +97,7 @@ std::unique_ptr<Sequence> EngineCore::make_sequence(SeqId id, EngineRequest requ
   auto seq = std::make_unique<Sequence>();
   seq->id = id;
   seq->tokens = std::move(request.prompt);
-  seq->prompt_len = static_cast<std::int32_t>(seq->tokens.size());
+  seq->prompt_len = static_cast<std::int32_t>(seq->tokens.size()) - request.generated;
   seq->usage.prompt_tokens = seq->prompt_len;
   seq->timings.arrival = request.arrival;
   if (kv_config_.prefix_caching) {
@@ -127,7 +142,7 @@ bool EngineCore::collect() {
     const OpenStep open = std::move(open_.front());
     open_.pop_front();
     StepResult result = model_->wait(open.ticket);
-    note_pace(open);
+    note_step(open, result.timings);
     apply(open, std::move(result));
     progress = true;
   }
@@ -141,21 +156,35 @@ bool EngineCore::launch() {
   const std::size_t depth = options_.two_steps_in_flight ? kMaxOpenSteps : 1;
   bool progress = false;
   while (open_.size() < depth) {
+    const Nanos begin = clock_.now();
     std::vector<ScheduledSpan> spans = scheduler_->schedule();
-    if (spans.empty()) break;
+    if (spans.empty()) {
+      totals_.step_times.schedule += clock_.now() - begin;
+      break;
+    }
     PlanInputs inputs{.id = next_step_++,
                       .spans = spans,
                       .released_slots = scheduler_->take_released_slots(),
                       .page_work = scheduler_->kv().take_work()};
     StepPlan plan = build_plan(info_, std::move(inputs));
     OpenStep open = advance(spans);
+    open.copies = plan.copies.size();
+    totals_.step_times.schedule += clock_.now() - begin;
     open.ticket = model_->submit(std::move(plan), wake_);
     open.submitted = clock_.now();
+    count_rows(open.rows);
     open_.push_back(std::move(open));
     ++totals_.steps;
     progress = true;
   }
   return progress;
+}
+
+void EngineCore::count_rows(std::int32_t rows) {
+  const auto count = static_cast<std::uint64_t>(rows);
+  totals_.rows += count;
+  const auto power = static_cast<std::size_t>(std::bit_width(count - 1));
+  ++totals_.step_rows[std::min(power, totals_.step_rows.size() - 1)];
 }
 
 // Moves the sequences to where the submitted plan leaves them.
@@ -167,6 +196,7 @@ EngineCore::OpenStep EngineCore::advance(const std::vector<ScheduledSpan>& spans
     const bool samples = span.samples();
     open.entries.push_back({&seq, open.rows, span.n_rows, samples});
     open.rows += span.n_rows;
+    if (span.kind == SpanKind::kPrefill) open.prompt_rows += span.n_rows;
     seq.logprobs_planned = std::max(seq.logprobs_planned, seq.planned_len + span.n_rows);
     seq.planned_len += span.n_rows;
     seq.pending_samples += samples ? 1 : 0;
@@ -174,7 +204,8 @@ EngineCore::OpenStep EngineCore::advance(const std::vector<ScheduledSpan>& spans
     if (span.kind == SpanKind::kPrefill && samples) seq.phase = SeqPhase::kDecoding;
     if (seq.timings.scheduled == 0) {
       seq.timings.scheduled = now;
-      totals_.prompt_tokens += static_cast<std::uint64_t>(seq.prompt_len);
+      if (seq.request.continues == 0)
+        totals_.prompt_tokens += static_cast<std::uint64_t>(seq.prompt_len);
       leave_queue(seq);
     }
   }
@@ -204,6 +235,7 @@ void EngineCore::apply(const OpenStep& open, StepResult result) {
       touch(seq);
     }
     if (!reports.empty()) {
+      seq.logprobs_reported += static_cast<std::int32_t>(reports.size());
       seq.stream->push_prompt(std::move(reports));
       touch(seq);
     }
@@ -292,33 +324,47 @@ void EngineCore::report_queue() {
 
 // At most one line a second: under pressure there are many.
 void EngineCore::log_preemptions() {
-  const std::uint64_t count = scheduler_->counters().preemptions;
+  const std::uint64_t count = scheduler_->counters().swapped + scheduler_->counters().recomputed;
   const Nanos now = clock_.now();
   if (count == logged_preemptions_ || now - last_preemption_log_ < kLogInterval) return;
-  log_warn("engine: KV pages ran out, {} sequences are computed again; {} run, {} wait",
+  log_warn("engine: KV pages ran out, {} sequences made room; {} run, {} wait",
            count - logged_preemptions_, scheduler_->num_active(), scheduler_->num_waiting());
   logged_preemptions_ = count;
   last_preemption_log_ = now;
 }
 
 void EngineCore::fail_started(const Error& error) {
+  end(scheduler_->with_slot(), FinishReason::kError, error);
+}
+
+void EngineCore::end_all(FinishReason reason, const std::optional<Error>& error) {
+  std::vector<Sequence*> left;
+  for (const auto& [id, seq] : sequences_) left.push_back(seq.get());
+  end(left, reason, error);
+}
+
+void EngineCore::end(const std::vector<Sequence*>& sequences, FinishReason reason,
+                     const std::optional<Error>& error) {
   open_.clear();
-  const std::vector<Sequence*> started = scheduler_->with_slot();
-  for (Sequence* seq : started) {
+  const std::vector<Sequence*> all = sequences;  // it may be the scheduler's own list
+  for (Sequence* seq : all) {
     seq->open_tickets = 0;
-    if (seq->phase != SeqPhase::kFinished) finish(*seq, FinishReason::kError, error);
+    if (seq->phase != SeqPhase::kFinished) finish(*seq, reason, error);
     settle(*seq);
   }
   notify_touched();
 }
 
-void EngineCore::end_all(FinishReason reason, const std::optional<Error>& error) {
+void EngineCore::restart_started(std::int32_t max_restarts, const Error& error) {
   open_.clear();
-  std::vector<Sequence*> left;
-  for (const auto& [id, seq] : sequences_) left.push_back(seq.get());
-  for (Sequence* seq : left) {
+  const std::vector<Sequence*> started = scheduler_->with_slot();
+  for (Sequence* seq : started) {
     seq->open_tickets = 0;
-    if (seq->phase != SeqPhase::kFinished) finish(*seq, reason, error);
+    seq->pending_samples = 0;
+    seq->logprobs_planned = seq->logprobs_reported;  // those of open steps never came
+    const bool ends = seq->phase != SeqPhase::kFinished && seq->restarts++ >= max_restarts;
+    if (ends) finish(*seq, FinishReason::kError, error);
+    if (seq->phase != SeqPhase::kFinished) seq->phase = SeqPhase::kPreempting;
     settle(*seq);
   }
   notify_touched();
@@ -332,14 +378,10 @@ std::unique_ptr<Model> EngineCore::detach_model() {
 void EngineCore::attach_model(std::unique_ptr<Model> model) {
   if (!same_limits(info_, model->info()))
     throw StartupError("the rebuilt model has other limits than the first one");
-  const Scheduler::Counters& past = scheduler_->counters();
-  totals_.preemptions += past.preemptions;
-  totals_.prefix_query_tokens += past.prefix_query_tokens;
-  totals_.prefix_hit_tokens += past.prefix_hit_tokens;
-  totals_.pages_swapped_out += scheduler_->kv().pages_swapped_out();
-  totals_.pages_swapped_in += scheduler_->kv().pages_swapped_in();
+  add_counters(totals_);
   make_scheduler();
   logged_preemptions_ = 0;
+  nanos_per_row_ = 0;
   for (const auto& [id, seq] : sequences_) scheduler_->enqueue(*seq);
   reported_queue_version_ = 0;
   model_ = std::move(model);
@@ -351,17 +393,25 @@ Nanos EngineCore::front_started() const { return std::max(open_.front().submitte
 // A fixed part, and ten times what so many rows take here. Before the first step that is unknown:
 // then 32 rows may take as long as the fixed part.
 Nanos EngineCore::allowance(std::int32_t rows) const {
-  const double fixed = options_.step_deadline_ms * 1e6;
-  const double per_row = nanos_per_row_ > 0 ? 10 * nanos_per_row_ : fixed / 32;
+  const bool known = nanos_per_row_ > 0;
+  double fixed = options_.step_deadline_ms * 1e6;
+  if (options_.step_deadline_ms < 0)
+    fixed = static_cast<double>(known ? kDeadline : kFirstDeadline);
+  const double per_row = known ? 10 * nanos_per_row_ : fixed / 32;
   return static_cast<Nanos>(fixed + per_row * rows);
 }
 
 std::optional<Nanos> EngineCore::time_to_deadline() const {
-  if (open_.empty() || options_.step_deadline_ms <= 0) return std::nullopt;
+  if (open_.empty() || options_.step_deadline_ms == 0) return std::nullopt;
   return front_started() + allowance(open_.front().rows) - clock_.now();
 }
 
-void EngineCore::note_pace(const OpenStep& open) {
+void EngineCore::note_step(const OpenStep& open, const StepTimings& timings) {
+  StepTimes& times = totals_.step_times;
+  ++times.steps;
+  times.compute += timings.begin_ns + timings.compute_ns;
+  times.sample += timings.sample_ns;
+  costs_.note(open.prompt_rows, open.rows, open.copies, timings);
   const Nanos now = clock_.now();
   const double pace =
       static_cast<double>(now - std::max(open.submitted, last_done_)) / std::max(open.rows, 1);
@@ -369,14 +419,22 @@ void EngineCore::note_pace(const OpenStep& open) {
   last_done_ = now;
 }
 
-EngineInfo EngineCore::snapshot() const {
-  EngineInfo info = totals_;
+// What the present scheduler counted, on top of its predecessors.
+void EngineCore::add_counters(EngineInfo& info) const {
   const Scheduler::Counters& counters = scheduler_->counters();
-  info.preemptions += counters.preemptions;
+  info.preemptions += counters.swapped + counters.recomputed;
+  info.preemptions_swapped += counters.swapped;
+  info.preemptions_recomputed += counters.recomputed;
   info.prefix_query_tokens += counters.prefix_query_tokens;
   info.prefix_hit_tokens += counters.prefix_hit_tokens;
   info.pages_swapped_out += scheduler_->kv().pages_swapped_out();
   info.pages_swapped_in += scheduler_->kv().pages_swapped_in();
+}
+
+EngineInfo EngineCore::snapshot() const {
+  EngineInfo info = totals_;
+  add_counters(info);
+  info.loaded = model_ != nullptr;
   info.running = scheduler_->num_active();
   info.waiting = scheduler_->num_waiting();
   info.free_pages = scheduler_->kv().available();

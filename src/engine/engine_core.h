@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "engine/breaker.h"
 #include "engine/engine.h"
 #include "engine/model.h"
 #include "engine/scheduler.h"
@@ -43,6 +44,9 @@ class EngineCore {
              AdmissionCounters& counters, std::function<void()> wake);
   ~EngineCore();
 
+  // From the next plan on.
+  void set_limits(const StepLimits& limits);
+
   // Constant; any thread.
   const ModelInfo& model_info() const { return info_; }
   const kv::KvConfig& kv_config() const { return kv_config_; }
@@ -64,13 +68,19 @@ class EngineCore {
 
   // Ends what has started with `error`; what waits stays queued.
   void fail_started(const Error& error);
+  // Puts what has started back into the queue, to be computed again with the same text. Ends with
+  // `error` what was put back `max_restarts` times already.
+  void restart_started(std::int32_t max_restarts, const Error& error);
   void end_all(FinishReason reason, const std::optional<Error>& error);
-  // REQUIRES fail_started() or end_all(). The core does nothing until a model is attached, which
+  // REQUIRES that nothing has started. The core does nothing until a model is attached, which
   // throws StartupError when it differs from the first one in any limit.
   std::unique_ptr<Model> detach_model();
   void attach_model(std::unique_ptr<Model> model);
+  bool has_model() const { return model_ != nullptr; }
+  double memory_used() const { return model_ == nullptr ? 0 : model_->memory_used(); }
 
-  EngineInfo snapshot() const;   // health is the caller's to fill
+  EngineInfo snapshot() const;                            // health is the caller's to fill
+  StepTimes& step_times() { return totals_.step_times; }  // `host` is the caller's to count
   void check_integrity() const;  // CHECKs pages, slots and phases; linear, for tests
 
  private:
@@ -84,12 +94,19 @@ class EngineCore {
     Ticket ticket;
     std::vector<StepEntry> entries;
     std::int32_t rows = 0;
+    std::int32_t prompt_rows = 0;
+    std::size_t copies = 0;
     Nanos submitted = 0;
   };
 
   void make_scheduler();
+  std::int32_t max_active() const;
+  void end(const std::vector<Sequence*>& sequences, FinishReason reason,
+           const std::optional<Error>& error);
+  void add_counters(EngineInfo& info) const;
   bool collect();
   bool launch();
+  void count_rows(std::int32_t rows);
   OpenStep advance(const std::vector<ScheduledSpan>& spans);
   void apply(const OpenStep& open, StepResult result);
   void take_token(Sequence& seq, RowResult row);
@@ -103,7 +120,7 @@ class EngineCore {
   void log_preemptions();
   Nanos allowance(std::int32_t rows) const;
   Nanos front_started() const;
-  void note_pace(const OpenStep& open);
+  void note_step(const OpenStep& open, const StepTimings& timings);
 
   const EngineOptions options_;
   const Clock& clock_;
@@ -114,6 +131,8 @@ class EngineCore {
   const ModelInfo info_;
   kv::KvConfig kv_config_;
   std::int32_t max_model_len_ = 0;
+  StepLimits limits_;
+  PreemptionCosts costs_;
   std::unique_ptr<Scheduler> scheduler_;
   std::unordered_map<SeqId, std::unique_ptr<Sequence>> sequences_;
   std::deque<OpenStep> open_;  // in order of submission
@@ -124,7 +143,7 @@ class EngineCore {
   Nanos last_preemption_log_ = 0;
   StepId next_step_ = 1;
   Nanos last_done_ = 0;
-  double nanos_per_row_ = 0;  // slowest of late; 0: not known yet
+  double nanos_per_row_ = 0;  // slowest of late; 0: this model was not measured yet
   EngineInfo totals_;         // counters since start
 };
 

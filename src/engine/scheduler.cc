@@ -15,9 +15,14 @@ constexpr std::int32_t kMaxPartialPrefills = 4;
 }  // namespace
 
 Scheduler::Scheduler(const SchedulerLimits& limits, const kv::KvConfig& kv,
-                     const kv::BlockHasher& hasher)
-    : limits_(limits), kv_(kv, hasher) {
+                     const kv::BlockHasher& hasher, const PreemptionCosts& costs)
+    : limits_(limits), costs_(costs), kv_(kv, hasher) {
   for (SlotId slot = limits.max_slots - 1; slot >= 0; --slot) free_slots_.push_back(slot);
+}
+
+void Scheduler::set_limits(std::int32_t max_active, std::int32_t max_rows) {
+  limits_.max_active = max_active;
+  limits_.max_rows = max_rows;
 }
 
 void Scheduler::enqueue(Sequence& seq) {
@@ -38,7 +43,8 @@ std::int32_t Scheduler::num_active() const {
 
 void Scheduler::release(Sequence& seq) {
   STRATA_CHECK(seq.open_tickets == 0 && seq.slot != kNoSlot, "sequence {}", seq.id);
-  kv_.release(seq.pages);
+  kv_.release(seq.pages,
+              seq.drops_pages ? kv::PrefixCache::Value::kCold : kv::PrefixCache::Value::kKeep);
   free_slots_.push_back(seq.slot);
   if (seq.slot_admitted) released_slots_.push_back(seq.slot);
   seq.slot = kNoSlot;
@@ -108,7 +114,11 @@ void Scheduler::preempt_youngest() {
 
 void Scheduler::preempt(Sequence& seq) {
   seq.phase = SeqPhase::kPreempting;
-  ++counters_.preemptions;
+  // Without host memory there is no choice: its pages stay in the cache while there is room.
+  const bool can_swap = kv_.config().prefix_caching && kv_.config().num_swap_pages > 0;
+  const kv::KvManager::Holding held = kv_.held_alone(seq.pages);
+  seq.drops_pages = can_swap && !costs_.swap_is_cheaper(held.pages, held.tokens);
+  ++(can_swap && !seq.drops_pages ? counters_.swapped : counters_.recomputed);
   if (seq.open_tickets == 0) release(seq);
 }
 
@@ -167,6 +177,7 @@ bool Scheduler::try_admit(Sequence& seq) {
 void Scheduler::start(Sequence& seq, const kv::PrefixMatch& match) {
   dequeue(seq);
   seq.phase = SeqPhase::kPrefilling;
+  seq.drops_pages = false;
   seq.slot = free_slots_.back();
   free_slots_.pop_back();
   seq.prefill_target = static_cast<std::int32_t>(seq.tokens.size());
@@ -176,8 +187,10 @@ void Scheduler::start(Sequence& seq, const kv::PrefixMatch& match) {
   seq.confirmed_len = seq.planned_len;
   if (seq.admissions++ == 0) {
     seq.usage.cached_tokens = seq.planned_len;
-    counters_.prefix_query_tokens += static_cast<std::uint64_t>(seq.prompt_len);
-    counters_.prefix_hit_tokens += static_cast<std::uint64_t>(seq.planned_len);
+    // The prompt of an answer that goes on was counted when it began.
+    const bool is_new = seq.request.continues == 0;
+    counters_.prefix_query_tokens += static_cast<std::uint64_t>(is_new ? seq.prompt_len : 0);
+    counters_.prefix_hit_tokens += static_cast<std::uint64_t>(is_new ? seq.planned_len : 0);
   }
   const auto place =
       std::lower_bound(running_.begin(), running_.end(), &seq,

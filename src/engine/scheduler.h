@@ -10,6 +10,7 @@
 #include <tuple>
 #include <vector>
 
+#include "engine/preemption_costs.h"
 #include "engine/sequence.h"
 #include "kv/kv_manager.h"
 
@@ -25,7 +26,12 @@ struct SchedulerLimits {
 
 class Scheduler {
  public:
-  Scheduler(const SchedulerLimits& limits, const kv::KvConfig& kv, const kv::BlockHasher& hasher);
+  // `hasher` and `costs` must outlive the scheduler.
+  Scheduler(const SchedulerLimits& limits, const kv::KvConfig& kv, const kv::BlockHasher& hasher,
+            const PreemptionCosts& costs);
+
+  // From the next plan on; what runs beyond a lower limit goes on.
+  void set_limits(std::int32_t max_active, std::int32_t max_rows);
 
   void enqueue(Sequence& seq);  // REQUIRES kWaiting; a preempted one goes before younger ones
   void dequeue(Sequence& seq);  // REQUIRES kWaiting
@@ -48,7 +54,8 @@ class Scheduler {
   std::int32_t num_waiting() const { return static_cast<std::int32_t>(waiting_.size()); }
   const std::vector<Sequence*>& with_slot() const { return running_; }
   struct Counters {
-    std::uint64_t preemptions = 0;
+    std::uint64_t swapped = 0;              // preemptions that keep the pages
+    std::uint64_t recomputed = 0;           // preemptions that drop them
     std::uint64_t prefix_query_tokens = 0;  // prompt tokens of admitted sequences, each once
     std::uint64_t prefix_hit_tokens = 0;
   };
@@ -64,7 +71,7 @@ class Scheduler {
  private:
   using Key = std::tuple<std::int32_t, SeqId, Sequence*>;  // priority, age
   Key key_of(Sequence& seq) const {
-    return {limits_.by_priority ? seq.request.priority : 0, seq.id, &seq};
+    return {limits_.by_priority ? seq.request.priority : 0, seq.age(), &seq};
   }
   struct Budget {
     std::int32_t rows;
@@ -83,7 +90,8 @@ class Scheduler {
   std::vector<std::int32_t> share_rows(const std::vector<Sequence*>& prefilling,
                                        std::int32_t rows) const;
 
-  const SchedulerLimits limits_;
+  SchedulerLimits limits_;
+  const PreemptionCosts& costs_;
   kv::KvManager kv_;
   std::set<Key> waiting_;
   std::vector<Sequence*> running_;  // hold a slot, oldest first

@@ -36,15 +36,20 @@ struct Sequence {
   std::int32_t confirmed_len = 0;    // positions in plans that were waited for
   std::int32_t pending_samples = 0;  // tokens that open tickets will yield
   std::int32_t open_tickets = 0;
-  std::int32_t logprobs_planned = 0;  // prompt rows whose log-probabilities were asked for
-  std::int32_t admissions = 0;        // 1, and one more for each preemption
-  bool counted_as_waiting = true;     // in the admission counters
-  std::int32_t queue_position = -1;   // as last reported
-  std::uint64_t touched_in = 0;       // EngineCore::step() that last queued a notification
+  bool drops_pages = false;            // kPreempting: not worth a place in host memory
+  std::int32_t logprobs_planned = 0;   // prompt rows whose log-probabilities were asked for
+  std::int32_t logprobs_reported = 0;  // and came
+  std::int32_t restarts = 0;           // after memory failures
+  std::int32_t admissions = 0;         // 1, and one more for each preemption
+  bool counted_as_waiting = true;      // in the admission counters
+  std::int32_t queue_position = -1;    // as last reported
+  std::uint64_t touched_in = 0;        // EngineCore::step() that last queued a notification
   kv::SequencePages pages;
   SequenceUsage usage;
   SequenceTimings timings;
 
+  // Lower goes first. What continues an answer is as old as that.
+  SeqId age() const { return request.continues > 0 ? request.continues : id; }
   std::int32_t generated() const { return static_cast<std::int32_t>(tokens.size()) - prompt_len; }
   bool active() const { return phase == SeqPhase::kPrefilling || phase == SeqPhase::kDecoding; }
   std::int32_t prefill_left() const {

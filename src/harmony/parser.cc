@@ -11,11 +11,12 @@ constexpr int kLongestHeader = 128;  // tokens
 }  // namespace
 
 Parser::Parser(const tokenizer::Tokenizer& tokenizer, std::vector<std::string> declared_tools,
-               bool starts_in_final)
+               Opened opened)
     : tokenizer_(tokenizer), declared_tools_(std::move(declared_tools)) {
-  if (!starts_in_final) return;
+  if (opened == Opened::kNothing) return;
   state_ = State::kContent;
-  is_final_channel_ = true;
+  is_final_channel_ = opened == Opened::kFinal;
+  kind_ = opened == Opened::kFinal ? MessageKind::kFinal : MessageKind::kAnalysis;
   announce_ = true;
 }
 
@@ -55,7 +56,7 @@ void Parser::on_special(TokenId token, std::vector<Event>& events) {
       if (kind_ == MessageKind::kAnalysis) --stats_.analysis_tokens;
     } else if (state_ == State::kHeader && token == ids.start) {
       --message_tokens_;
-      if (!open_headless(events)) ++stats_.malformed_headers;
+      if (!open_headless(events)) stats_.malformed_headers += header_.empty() ? 0 : 1;
     }
     if (state_ == State::kContent) close_message(events);
     if (done_) return;

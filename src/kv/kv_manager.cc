@@ -118,13 +118,13 @@ void KvManager::confirm(SequencePages& pages, std::span<const TokenId> tokens,
   table.first_page = first;
 }
 
-void KvManager::release(SequencePages& pages) {
+void KvManager::release(SequencePages& pages, PrefixCache::Value value) {
   std::int32_t end = 0;
   for (const GroupTable& table : pages.groups) end = std::max(end, table.end_page());
   for (std::int32_t logical = end - 1; logical >= 0; --logical) {
     for (GroupTable& table : pages.groups) {
       if (logical < table.first_page || logical >= table.end_page()) continue;
-      drop_page(table.pages.back(), PrefixCache::Value::kKeep);
+      drop_page(table.pages.back(), value);
       table.pages.pop_back();
     }
   }
@@ -138,6 +138,19 @@ void KvManager::release(SequencePages& pages) {
   pages.checkpoint_pages.clear();
   for (GroupTable& table : pages.groups) table = GroupTable{};
   pages.published_blocks = 0;
+}
+
+KvManager::Holding KvManager::held_alone(const SequencePages& pages) const {
+  Holding held;
+  const int counted = config_.has_group[kFull] ? kFull : kWindow;
+  for (int g = 0; g < kNumGroups; ++g) {
+    for (const PageId page : pages.groups[g].pages) {
+      if (pool_.refs(page) != 1) continue;
+      ++held.pages;
+      if (g == counted) held.tokens += config_.page_tokens;
+    }
+  }
+  return held;
 }
 
 CachedAt KvManager::find(Group group, const SequencePages& pages, std::span<const TokenId> tokens,

@@ -70,8 +70,16 @@ class KvManager {
   // Positions below `confirmed` are final: whole blocks of them enter the prefix cache, window
   // pages that no later row can read are given back. `tokens` are the sequence's, known so far.
   void confirm(SequencePages& pages, std::span<const TokenId> tokens, std::int32_t confirmed);
-  // Gives everything back, tails first, so that the beginning of a sequence is evicted last.
-  void release(SequencePages& pages);
+  // Gives everything back, tails first, so that the beginning of a sequence is evicted last. Pages
+  // of kCold are evicted before all others and not kept in host memory.
+  void release(SequencePages& pages, PrefixCache::Value value = PrefixCache::Value::kKeep);
+
+  // What release() would leave to evict, and the tokens that would have to be computed again.
+  struct Holding {
+    std::int32_t pages = 0;
+    std::int32_t tokens = 0;
+  };
+  Holding held_alone(const SequencePages& pages) const;
 
   // The longest cached prefix of `tokens` that leaves at least one token to compute.
   // REQUIRES a chain extended over them.

@@ -141,10 +141,14 @@ class TransformerModel::Impl {
   }
 
   StepResult run(Step& step) {
-    if (fault::at("model.step") != fault::Action::kNone) throw DeviceError("injected step failure");
+    const fault::Action fault = fault::at("model.step");
+    if (fault == fault::Action::kOom)
+      throw MemoryError("injected allocation failure at model.step");
+    if (fault != fault::Action::kNone) throw DeviceError("injected step failure");
     const ForwardContext context{config_, weights_, *backend_, comm_};
     const Nanos begin = clock_.now();
     backend_->begin_step(step.plan);
+    const Nanos begun = clock_.now();
     forward_body(context, step.plan.shape);
     const Nanos body = clock_.now();
     if (step.plan.late_masks) wait_for_masks(step);
@@ -152,7 +156,8 @@ class TransformerModel::Impl {
     forward_tail(context, step.plan.shape);
     StepResult result = backend_->end_step();
     result.id = step.plan.id;
-    result.timings.compute_ns = body - begin;
+    result.timings.begin_ns = begun - begin;
+    result.timings.compute_ns = body - begun;
     result.timings.wait_ns = tail - body;
     result.timings.sample_ns = clock_.now() - tail;
     return result;

@@ -29,6 +29,7 @@ struct RowResult {
 };
 
 struct StepTimings {
+  std::int64_t begin_ns = 0;    // taking the plan in, page copies above all
   std::int64_t compute_ns = 0;  // forward pass without sampling
   std::int64_t sample_ns = 0;
   std::int64_t wait_ns = 0;  // body done, waiting for release_tail

@@ -52,7 +52,7 @@ void ServiceHarness::start(std::vector<std::vector<TokenId>> scripts, HarnessOpt
   auto& service = options.service;
   if (service.model_names.empty()) service.model_names = {"strata-tiny"};
   service.current_date = "2026-01-02";
-  service.id_seed = 1;
+  service.seed = 1;
   metrics_ = std::make_unique<metrics::ServerMetrics>(service.model_names.front());
   service_ = std::make_unique<serve::Service>(service, tokenizer, *engine_, *metrics_);
   http::ServerOptions http;
