@@ -42,7 +42,8 @@ CudaBackend::CudaBackend(BackendContext context, const CudaDevice& device)
       name_(fmt::format("cuda sm{}{}", device.major, device.minor)),
       slab_(make_slab_layout(config_.hidden, config_.intermediate, config_.expert_format)),
       rope_(make_rope_table(config_.rope, config_.head_dim)),
-      sampler_(config_.vocab, std::move(context.never_emit)),
+      never_emit_(std::move(context.never_emit)),
+      sampler_(config_.vocab, never_emit_),
       dense_(config_, stream_),
       expert_memory_("weights.experts", expert_weight_bytes(config_)),
       slabs_(static_cast<std::size_t>(config_.num_layers * config_.num_experts)),
@@ -80,6 +81,7 @@ void CudaBackend::prepare(const BackendOptions& options) {
   const auto head_rows = static_cast<std::size_t>(std::min(options.max_logits_rows, kMaxHeadRows));
   logits_ = PinnedBuffer("activations",
                          head_rows * static_cast<std::size_t>(config_.vocab) * sizeof(float));
+  drawn_ = PinnedBuffer("activations", head_rows * sizeof(DrawPart));
   std::array<std::int32_t, kNumKvGroups> next{};
   for (LayerId layer = 0; layer < config_.num_layers; ++layer)
     layer_in_group_.push_back(next[kv_group_of(config_, layer)]++);
@@ -88,6 +90,7 @@ void CudaBackend::prepare(const BackendOptions& options) {
   copy_and_wait(stream_, inv_freq, rope_.inv_freq.data(), rope_bytes);
   inv_freq_ = inv_freq;
   clear_experts_read();
+  ban_ids();
   activations_.x = {at<void>(layout_.x)};
   activations_.q = {at<void>(layout_.q)};
   activations_.attn = {at<void>(layout_.attn)};
@@ -96,6 +99,12 @@ void CudaBackend::prepare(const BackendOptions& options) {
   step_.emplace(options);
   upload_.emplace(options, at<std::byte>(layout_.inputs));
   graphs_.emplace(options.record_graphs, stream_);
+}
+
+void CudaBackend::ban_ids() {
+  std::vector<std::uint32_t> bits(static_cast<std::size_t>(config_.vocab + 31) / 32);
+  for (const TokenId id : never_emit_) bits[static_cast<std::size_t>(id) / 32] |= 1U << (id % 32);
+  copy_and_wait(stream_, at<void>(layout_.banned), bits.data(), bits.size() * sizeof(bits[0]));
 }
 
 std::byte* CudaBackend::page(PageId page) const {

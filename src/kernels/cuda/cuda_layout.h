@@ -47,6 +47,13 @@ struct ExpertTile {
   std::int32_t count;
 };
 
+// The best id of a part of the vocabulary; id -1: none has a finite logit.
+struct DrawPart {
+  double score;
+  std::int32_t id;
+};
+inline constexpr std::int32_t kDrawParts = 32;  // of the vocabulary, scanned by a block each
+
 // The activations arena: offsets of its buffers. A pair is (row, rank of a chosen expert).
 struct ActivationLayout {
   std::int32_t split_rows = 0;  // steps of so many rows attend in parallel over splits
@@ -65,6 +72,8 @@ struct ActivationLayout {
   std::size_t experts_read = 0;                // u64: experts computed since the last statistics
   std::size_t split_out = 0, split_state = 0;  // f32 [split_rows, heads, splits, head_dim | 2]
   std::size_t head_input = 0, logits = 0;      // f32 [head rows, hidden | vocab]
+  std::size_t banned = 0;                      // u32 bits [vocab]: ids that are never emitted
+  std::size_t draw_parts = 0, drawn = 0;       // DrawPart [head rows, kDrawParts | 1]
   std::size_t slab_table = 0;                  // address of each expert's slab [layers, experts]
   std::size_t bytes = 0;
 };
@@ -114,6 +123,9 @@ inline ActivationLayout make_activation_layout(const ModelConfig& c,
   layout.split_state = place(layout.split_rows * row_splits * 2);
   layout.head_input = place(head_rows * c.hidden);
   layout.logits = place(head_rows * c.vocab);
+  layout.banned = place((c.vocab + 31) / 32);
+  layout.draw_parts = place(head_rows * kDrawParts, sizeof(DrawPart));
+  layout.drawn = place(head_rows, sizeof(DrawPart));
   layout.slab_table = place(std::int64_t{c.num_layers} * c.num_experts, sizeof(void*));
   return layout;
 }

@@ -1,8 +1,8 @@
 // The stages of the CUDA backend: what each one launches.
 #include "kernels/cuda/cuda_stages.h"
 
-#include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "base/check.h"
 #include "kernels/cuda/kernels.h"
@@ -206,23 +206,57 @@ void CudaBackend::head(const StepShape&, const ModelWeights& weights, Buffer x,
                                .count = count});
 }
 
-// The one place where the host waits: logits come back, and the host's sampler draws.
+// Copies logits row `index`, the index - first one of the head, to its place on the host.
+std::span<float> CudaBackend::fetch_logits(std::int32_t first, std::int32_t index) {
+  const auto vocab = static_cast<std::size_t>(config_.vocab);
+  const std::size_t offset = static_cast<std::size_t>(index - first) * vocab;
+  float* row = reinterpret_cast<float*>(logits_.data()) + offset;
+  check(cudaMemcpyAsync(row, at<float>(layout_.logits) + offset, vocab * sizeof(float),
+                        cudaMemcpyDeviceToHost, stream_.get()),
+        "reading logits");
+  return {row, vocab};
+}
+
+// The one place where the host waits: for tokens the card drew, and for logits of the other rows,
+// which the host's sampler draws from.
 void CudaBackend::sample(const StepShape&, std::int32_t first, std::int32_t count) {
   Scope scope(*this, Stage::kSample);
-  const auto vocab = static_cast<std::size_t>(config_.vocab);
-  std::int32_t end = first + count;
-  while (end > first && !step_->wants_logits(end - 1)) --end;
-  auto* logits = reinterpret_cast<float*>(logits_.data());
-  if (end > first) {
-    check(cudaMemcpyAsync(logits, at<float>(layout_.logits),
-                          static_cast<std::size_t>(end - first) * vocab * sizeof(float),
-                          cudaMemcpyDeviceToHost, stream_.get()),
-          "reading logits");
-    stream_.synchronize();
+  auto* drawn = at<DrawPart>(layout_.drawn);
+  launch_draw(stream_.get(), {.inputs = upload_->inputs(),
+                              .first = first,
+                              .count = count,
+                              .logits = at<float>(layout_.logits),
+                              .banned = at<std::uint32_t>(layout_.banned),
+                              .vocab = config_.vocab,
+                              .parts = at<DrawPart>(layout_.draw_parts),
+                              .out = drawn});
+  auto* tokens = reinterpret_cast<DrawPart*>(drawn_.data());
+  check(cudaMemcpyAsync(tokens, drawn, static_cast<std::size_t>(count) * sizeof(DrawPart),
+                        cudaMemcpyDeviceToHost, stream_.get()),
+        "reading tokens");
+  const auto host_draws = [&](std::int32_t index) {
+    const StepLogits& logits = upload_->logits(index);
+    return logits.row >= 0 && logits.draw == DrawKind::kHost;
+  };
+  std::array<std::span<float>, kMaxHeadRows> rows{};
+  for (std::int32_t i = 0; i < count; ++i)
+    if (host_draws(first + i)) rows[static_cast<std::size_t>(i)] = fetch_logits(first, first + i);
+  stream_.synchronize();
+  for (std::int32_t i = 0; i < count; ++i) {
+    const std::int32_t index = first + i;
+    std::span<float> logits = rows[static_cast<std::size_t>(i)];
+    if (step_->wants_logits(index) && !host_draws(index)) {
+      if (tokens[i].id >= 0) {
+        RowResult result;
+        result.token = tokens[i].id;
+        step_->record_token(index, std::move(result));
+        continue;
+      }
+      logits = fetch_logits(first, index);  // no finite logit: the host's sampler knows what to do
+      stream_.synchronize();
+    }
+    sampler_.process(*step_, index, logits);
   }
-  for (std::int32_t index = first; index < first + count; ++index)
-    sampler_.process(*step_, index,
-                     {logits + static_cast<std::size_t>(index - first) * vocab, vocab});
 }
 
 }  // namespace strata::kernels::cuda

@@ -1,6 +1,7 @@
 // CudaBackend: the stages of stages.h on one card. Orchestration only: kernels are in the .cu
 // files. A stage launches on one stream and returns; between begin_step and `sample` the host reads
-// nothing back. Slots, page tables and sampling are the host's, as on the CPU.
+// nothing back. Slots and page tables are the host's, as on the CPU, and so is all but
+// plain sampling.
 #pragma once
 
 #include <array>
@@ -90,6 +91,8 @@ class CudaBackend final : public Backend {
   std::byte* swap_page(PageId page) const;
   void publish_slabs();
   void clear_experts_read();
+  void ban_ids();
+  std::span<float> fetch_logits(std::int32_t first, std::int32_t index);
   KvLayer kv_layer(LayerId layer) const;
   NormArgs norm_args(Buffer x, const Deltas& deltas, WeightHandle norm, float* out) const;
   Routing routing() const;
@@ -99,6 +102,7 @@ class CudaBackend final : public Backend {
   const std::string name_;
   const SlabLayout slab_;
   const RopeTable rope_;
+  const std::vector<TokenId> never_emit_;
   HostSampler sampler_;
   Stream stream_;
   DenseWeights dense_;
@@ -113,6 +117,7 @@ class CudaBackend final : public Backend {
   std::optional<DeviceArena> kv_memory_;          // "kv.pool"
   PinnedBuffer swap_memory_;                      // "kv.swap"
   PinnedBuffer logits_;                           // f32 [head rows, vocab]
+  PinnedBuffer drawn_;                            // DrawPart [head rows]
   std::size_t page_bytes_ = 0;
   std::vector<std::int32_t> layer_in_group_;  // [num_layers]
   const float* inv_freq_ = nullptr;

@@ -25,7 +25,7 @@ __global__ void norm_kernel(const NormArgs args) {
 
 // Rows without logits are left as they are; nobody reads what the head makes of them.
 __global__ void head_norm_kernel(const NormArgs args, std::int32_t first) {
-  const std::int32_t row = args.inputs.logits_rows[first + blockIdx.x];
+  const std::int32_t row = args.inputs.logits[first + blockIdx.x].row;
   if (row < 0) return;
   norm_row<false>(args, row, args.out + static_cast<std::size_t>(blockIdx.x) * args.hidden);
 }

@@ -97,6 +97,19 @@ struct AttendArgs {
 // Heads that share a KV head: at most kMaxGroupHeads; head_dim 32, 64 or 128.
 void launch_attend(cudaStream_t stream, const AttendArgs& args);
 
+// Draws the tokens of logits rows [first, first + count) that are the card's to draw.
+struct DrawArgs {
+  StepInputs inputs;
+  std::int32_t first;
+  std::int32_t count;
+  const float* logits;          // [count, vocab]
+  const std::uint32_t* banned;  // bits [vocab]
+  std::int32_t vocab;
+  DrawPart* parts;  // scratch [count, kDrawParts]
+  DrawPart* out;    // [count]
+};
+void launch_draw(cudaStream_t stream, const DrawArgs& args);
+
 // Where a step's rows go; on the device from `route` on.
 struct Routing {
   std::int32_t* expert;  // [rows, top_k], best first; -1: padding

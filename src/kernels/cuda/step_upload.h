@@ -17,6 +17,8 @@ class StepUpload {
   StepUpload(const BackendOptions& options, std::byte* device);
 
   const StepInputs& inputs() const { return inputs_; }
+  // Logits row `index` of the step that was uploaded last.
+  const StepLogits& logits(std::int32_t index) const { return filled_[index]; }
   // Puts the copy on `stream`; kernels behind it see the step.
   void upload(const HostStep& step, const Stream& stream);
 
@@ -34,6 +36,7 @@ class StepUpload {
   const StepInputs inputs_;
   std::array<Block, 3> ring_;
   std::size_t next_ = 0;
+  const StepLogits* filled_ = nullptr;
 };
 
 }  // namespace strata::kernels::cuda
