@@ -185,6 +185,16 @@ const FlagSpec kComputeFlags[] = {
        o.gpu_memory_limit_bytes = parse_bytes(u.spec.name, u.value(), 1);
        if (o.gpu_memory_limit_bytes < (1 << 20)) usage_error("--gpu-memory-limit is below 1MiB");
      }},
+    {"--cuda-path", kValue, kCard, kEvery, "Compute and memory",
+     "auto|generic75|generic80: with --backend cuda: float32 products, or bf16 tensor cores for "
+     "steps of 16 rows and more (default on cards that have them)",
+     "",
+     [](Options& o, const FlagUse& u) {
+       o.cuda_path = parse_choice<CudaPath>(u.spec.name, u.value(),
+                                            {{"auto", CudaPath::kAuto},
+                                             {"generic75", CudaPath::kGeneric75},
+                                             {"generic80", CudaPath::kGeneric80}});
+     }},
     {"--enforce-eager", kSwitch, kCard, kEvery, "Compute and memory",
      "with --backend cuda: run every step directly, replay no recorded graphs", "",
      [](Options& o, const FlagUse& u) { o.enforce_eager = u.on(); }},
@@ -261,8 +271,7 @@ const FlagSpec kHttpFlags[] = {
     {"--max-tokens-per-minute-per-key", kValue, kDoes, kServing, "HTTP",
      "prompt and answer tokens of one API key a minute (default 0: no limit)", "",
      [](Options& o, const FlagUse& u) {
-       o.key_tokens_per_minute =
-           parse_integer(u.spec.name, u.value(), 0, std::int64_t{1} << 40);
+       o.key_tokens_per_minute = parse_integer(u.spec.name, u.value(), 0, std::int64_t{1} << 40);
      }},
     {"--allowed-origins", kValue, kDoes, kServing, "HTTP",
      "JSON list of web origins that may call the API", "", set_origins},

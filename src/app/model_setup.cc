@@ -48,24 +48,37 @@ ModelConfig read_config(const fs::path& directory) {
   return weights::parse_model_config(text, file.string());
 }
 
-// The card of --backend cuda. Where the CPU computes, a program that could use a card says once why
-// it does not.
-std::optional<CardMemory> card_memory(const Options& options) {
+kernels::CudaDevice usable_card() {
+  kernels::CudaDevice device = kernels::find_cuda_device();
+  if (!device.usable)
+    throw StartupError(fmt::format("--backend cuda: {}", device.problem), device.hint);
+  return device;
+}
+
+CardMemory card_memory(const Options& options) {
+  const kernels::CudaMemory memory = loading([] { return kernels::cuda_memory(); });
+  return {.total_bytes = memory.total_bytes,
+          .free_bytes = memory.free_bytes,
+          .limit_bytes = options.gpu_memory_limit_bytes,
+          .utilization = options.gpu_memory_utilization};
+}
+
+bool uses_tensor_cores(const Options& options, const kernels::CudaDevice& card) {
+  const bool has_them = card.major >= 8;
+  if (options.cuda_path == CudaPath::kGeneric80 && !has_them)
+    throw StartupError(fmt::format("--cuda-path generic80: {} has compute capability {}.{}",
+                                   card.name, card.major, card.minor),
+                       "tensor cores for bf16 came with 8.0; generic75 computes on this card");
+  return has_them && options.cuda_path != CudaPath::kGeneric75;
+}
+
+// A program that could use a card says once why it does not.
+void say_cpu_only() {
   const kernels::CudaDevice device = kernels::find_cuda_device();
-  if (options.backend == BackendChoice::kCuda) {
-    if (!device.usable)
-      throw StartupError(fmt::format("--backend cuda: {}", device.problem), device.hint);
-    const kernels::CudaMemory memory = loading([] { return kernels::cuda_memory(); });
-    return CardMemory{.total_bytes = memory.total_bytes,
-                      .free_bytes = memory.free_bytes,
-                      .limit_bytes = options.gpu_memory_limit_bytes,
-                      .utilization = options.gpu_memory_utilization};
-  }
-  if (options.backend != BackendChoice::kAuto || !device.built_in) return std::nullopt;
+  if (!device.built_in) return;
   if (device.usable)
     log_info("CPU only: --backend cuda would compute on the {} that is here", device.name);
   else log_info("CPU only: {}", device.problem);
-  return std::nullopt;
 }
 
 MemoryPlan plan_memory(const Options& options, const ModelConfig& config) {
@@ -79,7 +92,12 @@ MemoryPlan plan_memory(const Options& options, const ModelConfig& config) {
   request.memory_limit_bytes = options.memory_limit_bytes;
   request.available_bytes = available_memory_bytes();
   request.swap_space_bytes = options.swap_space_bytes;
-  request.card = card_memory(options);
+  if (options.backend == BackendChoice::kCuda) {
+    request.tensor_cores = uses_tensor_cores(options, usable_card());
+    request.card = card_memory(options);
+  } else if (options.backend == BackendChoice::kAuto) {
+    say_cpu_only();
+  }
   auto plan = make_memory_plan(request);
   if (plan) {
     plan->backend.record_graphs = !options.enforce_eager;

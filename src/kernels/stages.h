@@ -112,6 +112,7 @@ struct BackendOptions {
   bool int8_activations = false;  // --cpu-act int8
   bool poison_freed_pages = false;
   bool record_graphs = false;  // cuda: replay recordings of steps of one shape
+  bool tensor_cores = false;   // cuda: steps of many rows multiply in bf16, not in f32
 };
 
 // Per-stage totals since the last reset, for `strata bench`.

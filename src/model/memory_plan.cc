@@ -114,6 +114,7 @@ kernels::BackendOptions backend_options(const PlanRequest& r, std::int64_t lengt
       static_cast<std::int32_t>((length + r.page_tokens - 1) / r.page_tokens + 1);
   options.kv_dtype = r.kv_dtype;
   options.dense = r.dense;
+  options.tensor_cores = r.tensor_cores;
   return options;
 }
 

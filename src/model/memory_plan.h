@@ -34,6 +34,7 @@ struct PlanRequest {
   std::int64_t available_bytes = 0;     // of the machine: MemAvailable and cgroup limit
   std::int64_t swap_space_bytes = 0;    // host pool for swapped KV pages
   double utilization = 0.92;            // of available_bytes, for KV
+  bool tensor_cores = false;            // of the card
   std::optional<CardMemory> card;       // none: the model computes on the CPU
 };
 

@@ -56,6 +56,7 @@ struct Setting {
   bool prefix_caching = true;
   bool two_steps = true;
   bool record_graphs = true;  // cuda
+  bool tensor_cores = false;  // cuda
   KvDtype kv_dtype = KvDtype::kF32;
 };
 
@@ -82,6 +83,7 @@ std::unique_ptr<Model> make_model(const Setting& setting) {
   request.kv_dtype = setting.kv_dtype;
   MemoryPlan plan = make_memory_plan(request).value();
   plan.backend.record_graphs = setting.record_graphs;
+  plan.backend.tensor_cores = setting.tensor_cores;
   kernels::BackendContext context;
   context.config = checkpoint->config();
   context.never_emit = tokenizer->never_emit(checkpoint->config().vocab);
@@ -187,6 +189,10 @@ TEST_F(GoldenCuda, Bf16Kv) {
 }
 TEST_F(GoldenCuda, ChunksOf7WithoutPrefixCache) {
   expect_golden({.backend = "cuda", .seqs = 3, .rows = 7, .prefix_caching = false}, shortest(30));
+}
+TEST_F(GoldenCuda, TensorCores) {
+  expect_golden({.backend = "cuda", .tensor_cores = true, .kv_dtype = KvDtype::kBf16},
+                shortest(30));
 }
 TEST_F(GoldenCuda, BatchOf32) {
   expect_golden({.backend = "cuda", .seqs = 32, .rows = 512}, goldens());

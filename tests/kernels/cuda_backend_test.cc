@@ -152,6 +152,38 @@ TEST_F(CudaBackend, ReplayedStepsAreDirectSteps) {
   EXPECT_EQ(calls.at("experts"), direct_calls.at("experts"));
 }
 
+// Rows of a prompt on tensor cores: inputs are rounded to bf16, so values are near, and a prompt in
+// other chunks is near as well.
+TEST_F(CudaBackend, TensorCoresAreCloseToTheReference) {
+  ModelConfig other = two_layers();
+  other.hidden = 96;
+  other.intermediate = 64;
+  other.num_q_heads = 6;
+  other.num_kv_heads = 3;
+  other.head_dim = 128;
+  other.vocab = 75;
+  ModelConfig bf16 = two_layers();
+  bf16.expert_format = ExpertFormat::kBf16;
+  for (const ModelConfig& config : {micro_config(), other, bf16}) {
+    const auto checkpoint = make_micro_checkpoint(config, 5);
+    kernels::BackendOptions options = small_options();
+    options.tensor_cores = true;
+    for (const std::size_t chunk : {17U, 33U, 100U}) {
+      const auto tokens = random_tokens(100, config.vocab, 3);
+      const Rows expected = prompt_rows(ref(), *checkpoint, tokens, 100);
+      const Rows got = prompt_rows(cuda(), *checkpoint, tokens, chunk, options);
+      double total = 0.0;
+      for (std::size_t t = 0; t < tokens.size(); ++t)
+        for (std::size_t id = 0; id < got[t].size(); ++id)
+          total += std::abs(static_cast<double>(got[t][id]) - static_cast<double>(expected[t][id]));
+      const double mean = total / static_cast<double>(tokens.size() * got[0].size());
+      RecordProperty("mean", std::to_string(mean));
+      EXPECT_LT(mean, 0.05) << "chunk " << chunk << ", H " << config.hidden;
+      EXPECT_NE(got, prompt_rows(cuda(), *checkpoint, tokens, chunk)) << "another path";
+    }
+  }
+}
+
 // Plain draws are the card's, the others the host's; ref draws all on the host.
 TEST_F(CudaBackend, DrawsAreTheReferences) {
   const auto checkpoint = make_micro_checkpoint(micro_config(), 3);

@@ -35,7 +35,8 @@ part() {
 # Loads the model once for each shape.
 bench() {
   local shape
-  for shape in "--batch 1" "--batch 1 --enforce-eager" "--batch 8" "--batch 32"; do
+  for shape in "--batch 1" "--batch 1 --enforce-eager --output-tokens 16" "--batch 8" "--batch 32" \
+    "--prompt-tokens 2048 --max-num-batched-tokens 2048 --output-tokens 16"; do
     echo "bench $shape"
     # shellcheck disable=SC2086
     .gpu/strata bench --load-format dummy:20b --backend cuda --prompt-tokens 512 \
@@ -46,10 +47,10 @@ bench() {
 export -f bench
 for name in "${parts[@]}"; do
   case $name in
-    stages) part stages 100 .gpu/test_kernels --gtest_filter='*/cuda' ;;
+    stages) part stages 100 .gpu/test_kernels --gtest_filter='*/cuda:CudaBackend.*:CudaDevice.*' ;;
     goldens) part goldens 120 .gpu/test_golden --gtest_filter='GoldenCuda.*:*Synth*cuda*' ;;
     memcheck) part memcheck 100 compute-sanitizer --tool memcheck --error-exitcode 9 \
-      .gpu/test_kernels --gtest_filter='*ModelSteps.Batch*/cuda:*Attend*Window*/cuda:*Experts*/cuda:*Dense*Head*/cuda' ;;
+      .gpu/test_kernels --gtest_filter='*ModelSteps.Batch*/cuda:*Attend*Window*/cuda:*Experts*/cuda:*Dense*Head*/cuda:CudaBackend.Tensor*:CudaBackend.Draws*' ;;
     racecheck) part racecheck 60 compute-sanitizer --tool racecheck --error-exitcode 9 \
       .gpu/test_kernels --gtest_filter='*ModelSteps.Padding*/cuda:*Attend*Page*/cuda' ;;
     bench) part bench 240 bash -c bench

@@ -40,6 +40,7 @@ CudaBackend::CudaBackend(BackendContext context, const CudaDevice& device)
     : config_(std::move(context.config)),
       rank_(context.rank),
       name_(fmt::format("cuda sm{}{}", device.major, device.minor)),
+      has_tensor_cores_(device.major >= 8),
       slab_(make_slab_layout(config_.hidden, config_.intermediate, config_.expert_format)),
       rope_(make_rope_table(config_.rope, config_.head_dim)),
       never_emit_(std::move(context.never_emit)),
@@ -70,6 +71,7 @@ void CudaBackend::prepare(const BackendOptions& options) {
   STRATA_CHECK(!step_, "prepare() called twice");
   STRATA_CHECK(options.dense == WeightFormat::kBf16 && !options.int8_activations,
                "dense format {} on the card", static_cast<int>(options.dense));
+  STRATA_CHECK(!options.tensor_cores || has_tensor_cores_, "no tensor cores for bf16");
   options_ = options;
   layout_ = make_activation_layout(config_, options);
   const std::size_t rope_bytes = rope_.inv_freq.size() * sizeof(float);

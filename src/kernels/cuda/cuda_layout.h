@@ -14,8 +14,9 @@
 namespace strata::kernels::cuda {
 
 inline constexpr std::size_t kAlign = 256;
-inline constexpr std::int32_t kSplitKeys = 256;  // keys of one attention split
-inline constexpr std::int32_t kTileTokens = 8;   // most rows a warp multiplies at once
+inline constexpr std::int32_t kSplitKeys = 256;    // keys of one attention split
+inline constexpr std::int32_t kTileTokens = 8;     // most rows a warp multiplies at once
+inline constexpr std::int32_t kTensorTokens = 64;  // the same on tensor cores
 inline constexpr std::int32_t kMaxGroupHeads = 16;
 
 constexpr std::size_t aligned(std::size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
@@ -58,17 +59,19 @@ inline constexpr std::int32_t kDrawParts = 32;  // of the vocabulary, scanned by
 struct ActivationLayout {
   std::int32_t split_rows = 0;  // steps of so many rows attend in parallel over splits
   std::int32_t max_splits = 0;
-  std::size_t inputs = 0;                      // StepLayout
-  std::size_t x = 0, q = 0, attn = 0;          // f32 [rows, hidden | q_dim | q_dim]
-  std::size_t delta_attn = 0, delta_moe = 0;   // f32 [rows, hidden]
-  std::size_t normed = 0;                      // f32 [rows, hidden]
-  std::size_t inner = 0, outer = 0;            // f32 [pairs, intermediate | hidden]
-  std::size_t router_logits = 0;               // f32 [rows, experts]
-  std::size_t pair_expert = 0;                 // i32 [pairs]; -1: padding
-  std::size_t pair_weight = 0;                 // f32 [pairs]
-  std::size_t pair_order = 0;                  // i32 [pairs]: pairs sorted by expert
-  std::size_t expert_next = 0;                 // i32 [experts]
-  std::size_t tiles = 0, num_tiles = 0;        // ExpertTile [max_tiles], i32
+  std::size_t inputs = 0;                     // StepLayout
+  std::size_t x = 0, q = 0, attn = 0;         // f32 [rows, hidden | q_dim | q_dim]
+  std::size_t delta_attn = 0, delta_moe = 0;  // f32 [rows, hidden]
+  std::size_t normed = 0;                     // f32 [rows, hidden]
+  std::size_t inner = 0, outer = 0;           // f32 [pairs, intermediate | hidden]
+  // Inputs of tensor cores, bf16; not there without them.
+  std::size_t normed16 = 0, attn16 = 0, inner16 = 0;  // [rows | rows | pairs, ...]
+  std::size_t router_logits = 0;                      // f32 [rows, experts]
+  std::size_t pair_expert = 0;                        // i32 [pairs]; -1: padding
+  std::size_t pair_weight = 0;                        // f32 [pairs]
+  std::size_t pair_order = 0;                         // i32 [pairs]: pairs sorted by expert
+  std::size_t expert_next = 0;                        // i32 [experts]
+  std::size_t tiles = 0, num_tiles = 0;               // ExpertTile [max_tiles], i32
   std::size_t experts_read = 0;                // u64: experts computed since the last statistics
   std::size_t split_out = 0, split_state = 0;  // f32 [split_rows, heads, splits, head_dim | 2]
   std::size_t head_input = 0, logits = 0;      // f32 [head rows, hidden | vocab]
@@ -111,6 +114,11 @@ inline ActivationLayout make_activation_layout(const ModelConfig& c,
   layout.normed = place(rows * c.hidden);
   layout.inner = place(pairs * c.intermediate);
   layout.outer = place(pairs * c.hidden);
+  if (options.tensor_cores) {
+    layout.normed16 = place(rows * c.hidden, 2);
+    layout.attn16 = place(rows * c.q_dim(), 2);
+    layout.inner16 = place(pairs * c.intermediate, 2);
+  }
   layout.router_logits = place(rows * c.num_experts);
   layout.pair_expert = place(pairs);
   layout.pair_weight = place(pairs);

@@ -77,7 +77,7 @@ NormArgs CudaBackend::norm_args(Buffer x, const Deltas& deltas, WeightHandle nor
           .out = out};
 }
 
-Routing CudaBackend::routing() const {
+Routing CudaBackend::routing(std::int32_t rows) const {
   return {.expert = at<std::int32_t>(layout_.pair_expert),
           .weight = at<float>(layout_.pair_weight),
           .order = at<std::int32_t>(layout_.pair_order),
@@ -86,7 +86,17 @@ Routing CudaBackend::routing() const {
           .num_tiles = at<std::int32_t>(layout_.num_tiles),
           .experts_read = at<unsigned long long>(layout_.experts_read),
           .num_experts = config_.num_experts,
-          .top_k = config_.experts_per_token};
+          .top_k = config_.experts_per_token,
+          .tile_tokens = on_tensor_cores(rows) ? kTensorTokens : kTileTokens};
+}
+
+bool CudaBackend::on_tensor_cores(std::int32_t rows) const {
+  constexpr std::int32_t kLeastRows = 16;
+  return options_.tensor_cores && rows >= kLeastRows;
+}
+
+std::uint16_t* CudaBackend::tensor_scratch(std::int32_t rows, std::size_t offset) const {
+  return on_tensor_cores(rows) ? at<std::uint16_t>(offset) : nullptr;
 }
 
 void CudaBackend::embed(const StepShape& shape, WeightHandle embedding, Buffer x) {
@@ -115,6 +125,7 @@ void CudaBackend::attn_qkv(const StepShape& shape, LayerId layer, const LayerWei
   launch_qkv(stream_.get(),
              {.inputs = upload_->inputs(),
               .x = normed,
+              .x16 = tensor_scratch(shape.rows, layout_.normed16),
               .rows = shape.rows,
               .weight = {query.matrix(), key.matrix(), value.matrix()},
               .bias = {dense_[weights.q_bias].vector(), dense_[weights.k_bias].vector(),
@@ -155,6 +166,7 @@ void CudaBackend::attn_out(const StepShape& shape, LayerId, const LayerWeights& 
   launch_dense(stream_.get(), {.weight = matrix.matrix(),
                                .bias = rank_ == 0 ? dense_[weights.out_bias].vector() : nullptr,
                                .x = floats(attn),
+                               .x16 = tensor_scratch(shape.rows, layout_.attn16),
                                .out = floats(delta),
                                .count = shape.rows});
 }
@@ -170,14 +182,14 @@ void CudaBackend::route(const StepShape& shape, LayerId, const LayerWeights& wei
                 .weight = router.matrix(),
                 .bias = dense_[weights.router_bias].vector(),
                 .logits = at<float>(layout_.router_logits),
-                .routing = routing()});
+                .routing = routing(shape.rows)});
 }
 
 void CudaBackend::experts(const StepShape& shape, LayerId layer, Buffer delta) {
   Scope scope(*this, Stage::kExperts);
   if (!scope.launches()) return;
   launch_experts(stream_.get(),
-                 {.routing = routing(),
+                 {.routing = routing(shape.rows),
                   .slabs = at<const std::byte*>(layout_.slab_table) + slab_index(layer, 0),
                   .slab = slab_,
                   .x = at<float>(layout_.normed),
@@ -185,6 +197,8 @@ void CudaBackend::experts(const StepShape& shape, LayerId layer, Buffer delta) {
                   .limit = config_.swiglu_limit,
                   .alpha = config_.swiglu_alpha,
                   .add_bias = rank_ == 0,
+                  .x16 = tensor_scratch(shape.rows, layout_.normed16),
+                  .inner16 = tensor_scratch(shape.rows, layout_.inner16),
                   .inner = at<float>(layout_.inner),
                   .outer = at<float>(layout_.outer),
                   .out = floats(delta)});
@@ -202,6 +216,7 @@ void CudaBackend::head(const StepShape&, const ModelWeights& weights, Buffer x,
   launch_dense(stream_.get(), {.weight = matrix.matrix(),
                                .bias = nullptr,
                                .x = input,
+                               .x16 = tensor_scratch(count, layout_.normed16),
                                .out = at<float>(layout_.logits),
                                .count = count});
 }

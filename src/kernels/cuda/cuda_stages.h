@@ -95,11 +95,15 @@ class CudaBackend final : public Backend {
   std::span<float> fetch_logits(std::int32_t first, std::int32_t index);
   KvLayer kv_layer(LayerId layer) const;
   NormArgs norm_args(Buffer x, const Deltas& deltas, WeightHandle norm, float* out) const;
-  Routing routing() const;
+  Routing routing(std::int32_t rows) const;
+  // Whether products of so many rows go to tensor cores, and the scratch they take then.
+  bool on_tensor_cores(std::int32_t rows) const;
+  std::uint16_t* tensor_scratch(std::int32_t rows, std::size_t offset) const;
 
   const ModelConfig config_;
   const std::int32_t rank_;
   const std::string name_;
+  const bool has_tensor_cores_;  // for bf16
   const SlabLayout slab_;
   const RopeTable rope_;
   const std::vector<TokenId> never_emit_;

@@ -58,16 +58,20 @@ void launch_head_norm(cudaStream_t stream, std::int32_t first, std::int32_t coun
 // out = W x + bias.
 struct DenseArgs {
   Matrix weight;
-  const float* bias;  // may be null
-  const float* x;     // [count, weight.cols]
-  float* out;         // [count, weight.rows]
+  const float* bias;   // may be null
+  const float* x;      // [count, weight.cols]
+  std::uint16_t* x16;  // scratch of the same shape: multiply on tensor cores; null: do not
+  float* out;          // [count, weight.rows]
   std::int32_t count;
 };
 void launch_dense(cudaStream_t stream, const DenseArgs& args);
+// to = from in bfloat16; `count` is a multiple of 8.
+void launch_round(cudaStream_t stream, const float* from, std::uint16_t* to, std::int64_t count);
 
 struct QkvArgs {
   StepInputs inputs;
-  const float* x;  // [rows, hidden], normed
+  const float* x;      // [rows, hidden], normed
+  std::uint16_t* x16;  // scratch: multiply on tensor cores; null: do not
   std::int32_t rows;
   Matrix weight[3];  // q, k, v
   const float* bias[3];
@@ -121,6 +125,7 @@ struct Routing {
   unsigned long long* experts_read;  // total of experts that were computed
   std::int32_t num_experts;
   std::int32_t top_k;
+  std::int32_t tile_tokens;  // most rows of a tile
 };
 
 struct RouteArgs {
@@ -140,10 +145,12 @@ struct ExpertsArgs {
   std::int32_t rows;
   float limit;
   float alpha;
-  bool add_bias;  // the down bias is rank 0's
-  float* inner;   // scratch [pairs, intermediate]
-  float* outer;   // scratch [pairs, hidden]
-  float* out;     // [rows, hidden]
+  bool add_bias;           // the down bias is rank 0's
+  std::uint16_t* x16;      // scratch [rows, hidden]: multiply on tensor cores; null: do not
+  std::uint16_t* inner16;  // scratch [pairs, intermediate], with x16
+  float* inner;            // scratch [pairs, intermediate], without
+  float* outer;            // scratch [pairs, hidden]
+  float* out;              // [rows, hidden]
 };
 void launch_experts(cudaStream_t stream, const ExpertsArgs& args);
 

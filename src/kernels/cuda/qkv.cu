@@ -3,6 +3,7 @@
 #include "kernels/cuda/kv.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/products.cuh"
+#include "kernels/cuda/tensor.cuh"
 
 namespace strata::kernels::cuda {
 namespace {
@@ -41,6 +42,24 @@ __device__ void store_kv(const QkvArgs& args, const StepRow& row, const HeadTile
   store_rounded(reinterpret_cast<Kv*>(block) + token * args.kv.head_dim + dim, value);
 }
 
+// Puts one projected value in its place: dimension i or, if it is the second of its pair, i + half.
+// `other` is the pair's other one. Both hold their biases.
+template <class Kv>
+__device__ void store_value(const QkvArgs& args, const HeadTile& tile, int at, int i,
+                            bool is_second, float value, float other) {
+  const StepRow row = args.inputs.rows[at];
+  if (row.seq < 0) return;
+  const int dim = i + (is_second ? args.kv.head_dim / 2 : 0);
+  if (tile.source != 2) {
+    const float angle = static_cast<float>(row.position) * args.inv_freq[i];
+    value = rotate(value, other, is_second, angle, args.concentration);
+  }
+  if (tile.source == 0)
+    args.q[(static_cast<std::size_t>(at) * args.q_heads + tile.head) * args.kv.head_dim + dim] =
+        value;
+  else store_kv<Kv>(args, row, tile, dim, value);
+}
+
 template <int T, class Kv>
 __global__ void __launch_bounds__(kBlockThreads) qkv_kernel(const QkvArgs args) {
   const int heads = args.q_heads + 2 * args.kv.heads;
@@ -65,21 +84,60 @@ __global__ void __launch_bounds__(kBlockThreads) qkv_kernel(const QkvArgs args) 
   const float other = from_paired_row(value);
   const int at = token + lane.token;
   if (!lane.owned || at >= args.rows) return;
-  const StepRow row = args.inputs.rows[at];
-  if (row.seq < 0) return;
-  if (tile.source != 2) {
-    const float angle = static_cast<float>(row.position) * args.inv_freq[i];
-    value = rotate(value, other, is_second, angle, args.concentration);
-  }
-  if (tile.source == 0)
-    args.q[(static_cast<std::size_t>(at) * args.q_heads + tile.head) * args.kv.head_dim + dim] =
-        value;
-  else store_kv<Kv>(args, row, tile, dim, value);
+  store_value<Kv>(args, tile, at, i, is_second, value, other);
+}
+
+// A warp makes kTensorPairs rotary pairs of one head for 8 N rows.
+template <int N, class Kv>
+__global__ void __launch_bounds__(kBlockThreads) qkv_tensor_kernel(const QkvArgs args) {
+  const int heads = args.q_heads + 2 * args.kv.heads;
+  const int half = args.kv.head_dim / 2;
+  const int index = blockIdx.y * kBlockWarps + warp_id();
+  if (index >= heads * (half / kTensorPairs)) return;
+  HeadTile tile = head_tile(args, index / (half / kTensorPairs) * (args.kv.head_dim / kTileRows));
+  tile.pair = index % (half / kTensorPairs) * kTensorPairs;
+  const Matrix& matrix = args.weight[tile.source];
+  const int first = tile.head * args.kv.head_dim;
+  int rows[2][2];
+  for (int m = 0; m < 2; ++m)
+    for (int h = 0; h < 2; ++h) rows[m][h] = first + tile.pair + 8 * m + tensor_pair() + h * half;
+  const int token = blockIdx.x * 8 * N;
+  const std::uint16_t* x[N];
+  for (int n = 0; n < N; ++n)
+    x[n] = args.x16 + static_cast<std::size_t>(min(token + 8 * n + lane_id() / 4, args.rows - 1)) *
+                          matrix.cols;
+  float sums[2][N][4] = {};
+  multiply_tensor<N>(Bf16Weights{matrix.data, matrix.cols}, rows, x, sums);
+  const float* bias = args.bias[tile.source] + first;
+  each_result<N>(sums, [&](int pair, int t, float a, float b) {
+    if (token + t >= args.rows) return;
+    const int i = tile.pair + pair;
+    a += bias[i];
+    b += bias[i + half];
+    store_value<Kv>(args, tile, token + t, i, false, a, b);
+    store_value<Kv>(args, tile, token + t, i, true, b, a);
+  });
+}
+
+template <class Kv>
+void launch_tensor(cudaStream_t stream, const QkvArgs& args) {
+  const std::int32_t cols = args.weight[0].cols;
+  launch_round(stream, args.x, args.x16, std::int64_t{args.rows} * cols);
+  const int tiles = (args.q_heads + 2 * args.kv.heads) * (args.kv.head_dim / kTensorRows);
+  with_tensor_tokens(args.rows, [&](auto n) {
+    const dim3 grid(divide_up(args.rows, 8 * n), divide_up(tiles, kBlockWarps));
+    launch(stream, grid, qkv_tensor_kernel<n, Kv>, args);
+  });
 }
 
 }  // namespace
 
 void launch_qkv(cudaStream_t stream, const QkvArgs& args) {
+  if (args.x16 != nullptr) {
+    if (args.kv.bf16) launch_tensor<std::uint16_t>(stream, args);
+    else launch_tensor<float>(stream, args);
+    return;
+  }
   const int tiles = (args.q_heads + 2 * args.kv.heads) * (args.kv.head_dim / kTileRows);
   with_tile_tokens(args.rows, [&](auto tokens) {
     const dim3 grid(divide_up(args.rows, tokens), divide_up(tiles, kBlockWarps));

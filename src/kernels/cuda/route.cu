@@ -88,8 +88,8 @@ __device__ void group_pairs(const Routing& routing, std::int32_t pairs) {
     for (int e = 0; e < routing.num_experts; ++e) {
       const std::int32_t count = routing.next[e];
       active += count > 0 ? 1 : 0;
-      for (int done = 0; done < count; done += kTileTokens)
-        routing.tiles[tiles++] = {e, begin + done, min(kTileTokens, count - done)};
+      for (int done = 0; done < count; done += routing.tile_tokens)
+        routing.tiles[tiles++] = {e, begin + done, min(routing.tile_tokens, count - done)};
       routing.next[e] = begin;
       begin += count;
     }

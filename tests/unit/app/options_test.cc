@@ -70,6 +70,8 @@ TEST(Options, ACardsFlagsActOnACardOnly) {
   EXPECT_EQ(card.options.gpu_memory_utilization, 0.5);
   EXPECT_EQ(card.options.gpu_memory_limit_bytes, std::int64_t{7} << 30);
   EXPECT_TRUE(card.options.enforce_eager);
+  EXPECT_EQ(parse_line("serve --backend cuda --cuda-path generic75").options.cuda_path,
+            CudaPath::kGeneric75);
   EXPECT_THAT(parse_line("serve --gpu-memory-limit 7GiB").notes,
               ElementsAre(HasSubstr("--gpu-memory-limit has no effect because")));
 }
