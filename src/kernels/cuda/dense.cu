@@ -10,16 +10,18 @@ namespace {
 // A warp makes kTileRows outputs of T rows. Tiles of tokens are neighbours in the grid, so that the
 // weights of one come from the cache for the next.
 template <int T>
-__global__ void __launch_bounds__(kBlockThreads) dense_kernel(const DenseArgs args) {
+__global__ void __launch_bounds__(kBlockThreads, kLeastBlocks) dense_kernel(const DenseArgs args) {
   const int first = (blockIdx.y * kBlockWarps + warp_id()) * kTileRows;
   if (first >= args.weight.rows) return;
   const int token = blockIdx.x * T;
   int rows[kTileRows];
   for (int r = 0; r < kTileRows; ++r) rows[r] = min(first + r, args.weight.rows - 1);
-  const float* x[T];
+  std::uint32_t input[T];
+#pragma unroll
   for (int t = 0; t < T; ++t)
-    x[t] = args.x + static_cast<std::size_t>(min(token + t, args.count - 1)) * args.weight.cols;
-  const float value = multiply<T>(Bf16Weights{args.weight.data, args.weight.cols}, rows, x);
+    input[t] = static_cast<std::uint32_t>(min(token + t, args.count - 1)) * args.weight.cols;
+  const float value =
+      multiply<T>(Bf16Weights{args.weight.data, args.weight.cols}, rows, args.x, input);
   const LaneOutput<T> lane;
   const int row = first + lane.row;
   if (!lane.owned || row >= args.weight.rows || token + lane.token >= args.count) return;
@@ -29,7 +31,8 @@ __global__ void __launch_bounds__(kBlockThreads) dense_kernel(const DenseArgs ar
 
 // A warp makes kTensorRows outputs of 8 N rows.
 template <int N>
-__global__ void __launch_bounds__(kBlockThreads) dense_tensor_kernel(const DenseArgs args) {
+__global__ void __launch_bounds__(kBlockThreads, kLeastBlocks)
+    dense_tensor_kernel(const DenseArgs args) {
   const int first = (blockIdx.y * kBlockWarps + warp_id()) * kTensorRows;
   if (first >= args.weight.rows) return;
   const int token = blockIdx.x * 8 * N;
@@ -38,12 +41,13 @@ __global__ void __launch_bounds__(kBlockThreads) dense_tensor_kernel(const Dense
   for (int m = 0; m < 2; ++m)
     for (int h = 0; h < 2; ++h)
       rows[m][h] = min(row_of(8 * m + tensor_pair(), h), args.weight.rows - 1);
-  const std::uint16_t* x[N];
+  std::uint32_t input[N];
+#pragma unroll
   for (int n = 0; n < N; ++n)
-    x[n] = args.x16 + static_cast<std::size_t>(min(token + 8 * n + lane_id() / 4, args.count - 1)) *
-                          args.weight.cols;
+    input[n] = static_cast<std::uint32_t>(min(token + 8 * n + lane_id() / 4, args.count - 1)) *
+               args.weight.cols;
   float sums[2][N][4] = {};
-  multiply_tensor<N>(Bf16Weights{args.weight.data, args.weight.cols}, rows, x, sums);
+  multiply_tensor<N>(Bf16Weights{args.weight.data, args.weight.cols}, rows, args.x16, input, sums);
   const auto store = [&](int row, int at, float value) {
     if (row >= args.weight.rows || at >= args.count) return;
     args.out[static_cast<std::size_t>(at) * args.weight.rows + row] =

@@ -48,14 +48,15 @@ __device__ int pair_of(const Routing& routing, const ExpertTile& tile, int index
 template <int T, class Weights>
 __device__ void gate_up(const ExpertsArgs& args, const Slab& slab, const ExpertTile& tile, int i) {
   const SlabLayout& layout = args.slab;
-  const float* x[T];
+  std::uint32_t input[T];
 #pragma unroll
   for (int t = 0; t < T; ++t)
-    x[t] = args.x + static_cast<std::size_t>(pair_of(args.routing, tile, t) / args.routing.top_k) *
-                        layout.hidden;
+    input[t] = static_cast<std::uint32_t>(pair_of(args.routing, tile, t) / args.routing.top_k) *
+               layout.hidden;
   const int rows[kTileRows] = {2 * i, 2 * i + 2, 2 * i + 1, 2 * i + 3};
   float value = multiply<T>(
-      slab.weights<Weights>(layout.gate_up_blocks, layout.gate_up_scales, layout.hidden), rows, x);
+      slab.weights<Weights>(layout.gate_up_blocks, layout.gate_up_scales, layout.hidden), rows,
+      args.x, input);
   const LaneOutput<T> lane;
   const int output = i + lane.row % 2;
   value += slab.bias(layout.gate_up_bias, 2 * output + lane.row / 2);
@@ -69,14 +70,14 @@ __device__ void gate_up(const ExpertsArgs& args, const Slab& slab, const ExpertT
 template <int T, class Weights>
 __device__ void down(const ExpertsArgs& args, const Slab& slab, const ExpertTile& tile, int i) {
   const SlabLayout& layout = args.slab;
-  const float* x[T];
+  std::uint32_t input[T];
 #pragma unroll
   for (int t = 0; t < T; ++t)
-    x[t] =
-        args.inner + static_cast<std::size_t>(pair_of(args.routing, tile, t)) * layout.intermediate;
+    input[t] = static_cast<std::uint32_t>(pair_of(args.routing, tile, t)) * layout.intermediate;
   const int rows[kTileRows] = {i, i + 1, i + 2, i + 3};
   float value = multiply<T>(
-      slab.weights<Weights>(layout.down_blocks, layout.down_scales, layout.intermediate), rows, x);
+      slab.weights<Weights>(layout.down_blocks, layout.down_scales, layout.intermediate), rows,
+      args.inner, input);
   const LaneOutput<T> lane;
   if (!lane.owned || lane.token >= tile.count) return;
   const int pair = pair_of(args.routing, tile, lane.token);
@@ -86,7 +87,8 @@ __device__ void down(const ExpertsArgs& args, const Slab& slab, const ExpertTile
 
 // MaxT bounds the registers: a step of one row has tiles of one row.
 template <int MaxT, class Weights, bool kDown>
-__global__ void __launch_bounds__(kBlockThreads) expert_kernel(const ExpertsArgs args) {
+__global__ void __launch_bounds__(kBlockThreads, kLeastBlocks)
+    expert_kernel(const ExpertsArgs args) {
   if (static_cast<std::int32_t>(blockIdx.x) >= *args.routing.num_tiles) return;
   const ExpertTile tile = args.routing.tiles[blockIdx.x];
   const Slab slab{args.slabs[tile.expert], args.slab};
@@ -115,16 +117,16 @@ __device__ void gate_up_tensor(const ExpertsArgs& args, const Slab& slab, const 
   int rows[2][2];
   for (int m = 0; m < 2; ++m)
     for (int h = 0; h < 2; ++h) rows[m][h] = 2 * (first + 8 * m + tensor_pair()) + h;
-  const std::uint16_t* x[N];
+  std::uint32_t input[N];
 #pragma unroll
   for (int n = 0; n < N; ++n)
-    x[n] = args.x16 + static_cast<std::size_t>(pair_of(args.routing, tile, 8 * n + lane_id() / 4) /
-                                               args.routing.top_k) *
-                          layout.hidden;
+    input[n] = static_cast<std::uint32_t>(pair_of(args.routing, tile, 8 * n + lane_id() / 4) /
+                                          args.routing.top_k) *
+               layout.hidden;
   float sums[2][N][4] = {};
   multiply_tensor<N>(
-      slab.weights<Weights>(layout.gate_up_blocks, layout.gate_up_scales, layout.hidden), rows, x,
-      sums);
+      slab.weights<Weights>(layout.gate_up_blocks, layout.gate_up_scales, layout.hidden), rows,
+      args.x16, input, sums);
   each_result<N>(sums, [&](int pair, int t, float gate, float up) {
     if (t >= tile.count) return;
     const int output = first + pair;
@@ -143,16 +145,15 @@ __device__ void down_tensor(const ExpertsArgs& args, const Slab& slab, const Exp
   int rows[2][2];
   for (int m = 0; m < 2; ++m)
     for (int h = 0; h < 2; ++h) rows[m][h] = row_of(8 * m + tensor_pair(), h);
-  const std::uint16_t* x[N];
+  std::uint32_t input[N];
 #pragma unroll
   for (int n = 0; n < N; ++n)
-    x[n] = args.inner16 +
-           static_cast<std::size_t>(pair_of(args.routing, tile, 8 * n + lane_id() / 4)) *
+    input[n] = static_cast<std::uint32_t>(pair_of(args.routing, tile, 8 * n + lane_id() / 4)) *
                layout.intermediate;
   float sums[2][N][4] = {};
   multiply_tensor<N>(
-      slab.weights<Weights>(layout.down_blocks, layout.down_scales, layout.intermediate), rows, x,
-      sums);
+      slab.weights<Weights>(layout.down_blocks, layout.down_scales, layout.intermediate), rows,
+      args.inner16, input, sums);
   each_result<N>(sums, [&](int pair, int t, float a, float b) {
     if (t >= tile.count) return;
     float* out =
@@ -165,7 +166,8 @@ __device__ void down_tensor(const ExpertsArgs& args, const Slab& slab, const Exp
 }
 
 template <class Weights, bool kDown>
-__global__ void __launch_bounds__(kBlockThreads) expert_tensor_kernel(const ExpertsArgs args) {
+__global__ void __launch_bounds__(kBlockThreads, kLeastBlocks)
+    expert_tensor_kernel(const ExpertsArgs args) {
   if (static_cast<std::int32_t>(blockIdx.x) >= *args.routing.num_tiles) return;
   const ExpertTile tile = args.routing.tiles[blockIdx.x];
   const Slab slab{args.slabs[tile.expert], args.slab};

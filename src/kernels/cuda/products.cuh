@@ -18,6 +18,7 @@ namespace strata::kernels::cuda {
 
 inline constexpr int kLaneValues = 8;
 inline constexpr int kTileRows = 4;
+inline constexpr int kLeastBlocks = 2;  // of a multiprocessor: bounds the registers of products
 
 // Row-major bfloat16 [rows, k], k a multiple of 8.
 struct Bf16Weights {
@@ -65,13 +66,15 @@ struct Mxfp4Weights {
   }
 };
 
-// Row rows[r] of `weights` times x[t] for all r and t. The lane gets output (r, t) with
-// r * T + t == sum_of_lane<kTileRows * T>(). Rows whose values are not wanted may repeat others.
+// Row rows[r] of `weights` times the input at x + input[t] for all r and t. The lane gets output
+// (r, t) with r * T + t == sum_of_lane<kTileRows * T>(). Rows whose values are not wanted may
+// repeat others.
 template <int T, class Weights>
-__device__ float multiply(const Weights& weights, const int (&rows)[kTileRows],
-                          const float* const (&x)[T]) {
+__device__ float multiply(const Weights& weights, const int (&rows)[kTileRows], const float* x,
+                          const std::uint32_t (&input)[T]) {
+  constexpr int kUnroll = T == 1 ? 4 : (T == 2 ? 2 : 1);  // loads in flight; registers bound them
   float sums[kTileRows * T] = {};
-#pragma unroll 2
+#pragma unroll kUnroll
   for (int at = lane_id() * kLaneValues; at < weights.k; at += kWarp * kLaneValues) {
     typename Weights::Values values[kTileRows];
 #pragma unroll
@@ -79,7 +82,7 @@ __device__ float multiply(const Weights& weights, const int (&rows)[kTileRows],
 #pragma unroll
     for (int t = 0; t < T; ++t) {
       float inputs[8];
-      load8(x[t] + at, inputs);
+      load8(x + (input[t] + static_cast<std::uint32_t>(at)), inputs);
       if constexpr (Weights::kInputScale != 1.0F) {
 #pragma unroll
         for (float& input : inputs) input *= Weights::kInputScale;

@@ -61,7 +61,7 @@ __device__ void store_value(const QkvArgs& args, const HeadTile& tile, int at, i
 }
 
 template <int T, class Kv>
-__global__ void __launch_bounds__(kBlockThreads) qkv_kernel(const QkvArgs args) {
+__global__ void __launch_bounds__(kBlockThreads, kLeastBlocks) qkv_kernel(const QkvArgs args) {
   const int heads = args.q_heads + 2 * args.kv.heads;
   const int index = blockIdx.y * kBlockWarps + warp_id();
   if (index >= heads * (args.kv.head_dim / kTileRows)) return;
@@ -71,10 +71,11 @@ __global__ void __launch_bounds__(kBlockThreads) qkv_kernel(const QkvArgs args) 
   const int first = tile.head * args.kv.head_dim + tile.pair;
   const int rows[kTileRows] = {first, first + 1, first + half, first + half + 1};
   const int token = blockIdx.x * T;
-  const float* x[T];
+  std::uint32_t input[T];
+#pragma unroll
   for (int t = 0; t < T; ++t)
-    x[t] = args.x + static_cast<std::size_t>(min(token + t, args.rows - 1)) * matrix.cols;
-  float value = multiply<T>(Bf16Weights{matrix.data, matrix.cols}, rows, x);
+    input[t] = static_cast<std::uint32_t>(min(token + t, args.rows - 1)) * matrix.cols;
+  float value = multiply<T>(Bf16Weights{matrix.data, matrix.cols}, rows, args.x, input);
 
   const LaneOutput<T> lane;
   const bool is_second = lane.row >= 2;
@@ -89,7 +90,8 @@ __global__ void __launch_bounds__(kBlockThreads) qkv_kernel(const QkvArgs args) 
 
 // A warp makes kTensorPairs rotary pairs of one head for 8 N rows.
 template <int N, class Kv>
-__global__ void __launch_bounds__(kBlockThreads) qkv_tensor_kernel(const QkvArgs args) {
+__global__ void __launch_bounds__(kBlockThreads, kLeastBlocks)
+    qkv_tensor_kernel(const QkvArgs args) {
   const int heads = args.q_heads + 2 * args.kv.heads;
   const int half = args.kv.head_dim / 2;
   const int index = blockIdx.y * kBlockWarps + warp_id();
@@ -102,12 +104,13 @@ __global__ void __launch_bounds__(kBlockThreads) qkv_tensor_kernel(const QkvArgs
   for (int m = 0; m < 2; ++m)
     for (int h = 0; h < 2; ++h) rows[m][h] = first + tile.pair + 8 * m + tensor_pair() + h * half;
   const int token = blockIdx.x * 8 * N;
-  const std::uint16_t* x[N];
+  std::uint32_t input[N];
+#pragma unroll
   for (int n = 0; n < N; ++n)
-    x[n] = args.x16 + static_cast<std::size_t>(min(token + 8 * n + lane_id() / 4, args.rows - 1)) *
-                          matrix.cols;
+    input[n] =
+        static_cast<std::uint32_t>(min(token + 8 * n + lane_id() / 4, args.rows - 1)) * matrix.cols;
   float sums[2][N][4] = {};
-  multiply_tensor<N>(Bf16Weights{matrix.data, matrix.cols}, rows, x, sums);
+  multiply_tensor<N>(Bf16Weights{matrix.data, matrix.cols}, rows, args.x16, input, sums);
   const float* bias = args.bias[tile.source] + first;
   each_result<N>(sums, [&](int pair, int t, float a, float b) {
     if (token + t >= args.rows) return;

@@ -59,12 +59,13 @@ __device__ void route_row(const RouteArgs& args, std::int32_t row) {
   norm_row<true>(args.norm, row, normed);
   __syncthreads();
   float* logits = args.logits + static_cast<std::size_t>(row) * routing.num_experts;
-  const float* const x[1] = {normed};
+  const std::uint32_t input[1] = {0};
   for (int first = warp_id() * kTileRows; first < routing.num_experts;
        first += kBlockWarps * kTileRows) {
     int rows[kTileRows];
     for (int r = 0; r < kTileRows; ++r) rows[r] = min(first + r, routing.num_experts - 1);
-    const float value = multiply<1>(Bf16Weights{args.weight.data, args.weight.cols}, rows, x);
+    const float value =
+        multiply<1>(Bf16Weights{args.weight.data, args.weight.cols}, rows, normed, input);
     const LaneOutput<1> lane;
     const int expert = first + lane.row;
     if (lane.owned && expert < routing.num_experts) logits[expert] = value + args.bias[expert];

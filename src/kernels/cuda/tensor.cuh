@@ -43,11 +43,12 @@ __device__ inline uint4 load_pairs(const Mxfp4Weights& weights, int row, int at)
 __device__ inline int tensor_pair() { return lane_id() / 4; }
 __device__ inline int tensor_token() { return lane_id() % 4 * 2; }
 
-// rows[m][h]: row h of pair 8 m + tensor_pair(); x[n]: input row 8 n + lane / 4. Rows and inputs
-// that are not wanted may repeat others. K is a multiple of 32.
+// rows[m][h]: row h of pair 8 m + tensor_pair(); x + input[n]: input row 8 n + lane / 4. Rows and
+// inputs that are not wanted may repeat others. K is a multiple of 32.
 template <int N, class Weights>
 __device__ void multiply_tensor(const Weights& weights, const int (&rows)[2][2],
-                                const std::uint16_t* const (&x)[N], float (&sums)[2][N][4]) {
+                                const std::uint16_t* x, const std::uint32_t (&input)[N],
+                                float (&sums)[2][N][4]) {
   for (int at = lane_id() % 4 * kLaneValues; at < weights.k; at += 32) {
     uint4 a[2][2];
 #pragma unroll
@@ -57,7 +58,8 @@ __device__ void multiply_tensor(const Weights& weights, const int (&rows)[2][2],
     }
 #pragma unroll
     for (int n = 0; n < N; ++n) {
-      const uint4 b = *reinterpret_cast<const uint4*>(x[n] + at);
+      const uint4 b =
+          *reinterpret_cast<const uint4*>(x + (input[n] + static_cast<std::uint32_t>(at)));
 #pragma unroll
       for (int m = 0; m < 2; ++m) {
         mma_bf16(sums[m][n], a[m][0].x, a[m][1].x, a[m][0].y, a[m][1].y, b.x, b.y);
