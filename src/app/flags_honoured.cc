@@ -43,8 +43,10 @@ void set_load_format(Options& options, const FlagUse& use) {
 void set_kv_dtype(Options& options, const FlagUse& use) {
   const std::string& text = use.value();
   if (text.starts_with("fp8"))
-    usage_error(fmt::format("--kv-cache-dtype {} is not available on the CPU", text),
-                "8-bit keys and values save card memory; on the CPU use bfloat16 or float32");
+    usage_error(
+        fmt::format("--kv-cache-dtype {} is not available on the CPU, nor yet on a card", text),
+        "use bfloat16 or float32");
+  options.kv_dtype_auto = text == "auto";
   options.kv_dtype = parse_choice<KvDtype>(
       use.spec.name, text,
       {{"auto", KvDtype::kF32}, {"float32", KvDtype::kF32}, {"bfloat16", KvDtype::kBf16}});
@@ -112,6 +114,7 @@ void set_origins(Options& options, const FlagUse& use) {
 
 using enum FlagKind;
 constexpr FlagEffect kDoes = FlagEffect::kHonoured;
+constexpr FlagEffect kCard = FlagEffect::kCard;
 
 const FlagSpec kModelFlags[] = {
     {"--model", kValue, kDoes, kEvery, "Model", "the same as the positional MODEL", "",
@@ -140,11 +143,12 @@ const FlagSpec kModelFlags[] = {
 };
 
 const FlagSpec kComputeFlags[] = {
-    {"--backend", kValue, kDoes, kEvery, "Compute and memory", "auto|cpu|ref", "",
+    {"--backend", kValue, kDoes, kEvery, "Compute and memory", "auto|cpu|cuda|ref", "",
      [](Options& o, const FlagUse& u) {
        o.backend = parse_choice<BackendChoice>(u.spec.name, u.value(),
                                                {{"auto", BackendChoice::kAuto},
                                                 {"cpu", BackendChoice::kCpu},
+                                                {"cuda", BackendChoice::kCuda},
                                                 {"ref", BackendChoice::kRef}});
      }},
     {"--cpu-isa", kValue, kDoes, kEvery, "Compute and memory",
@@ -178,6 +182,31 @@ const FlagSpec kComputeFlags[] = {
        o.memory_limit_bytes = parse_bytes(u.spec.name, u.value(), 1);
        if (o.memory_limit_bytes < (1 << 20)) usage_error("--cpu-memory-limit is below 1MiB");
      }},
+    {"--gpu-memory-utilization", kValue, kCard, kEvery, "Compute and memory",
+     "with --backend cuda: share of the card's memory to use (default 0.92)", "",
+     [](Options& o, const FlagUse& u) {
+       o.gpu_memory_utilization = parse_real(u.spec.name, u.value(), 0.0, 1.0);
+       if (o.gpu_memory_utilization == 0.0) usage_error("--gpu-memory-utilization must be above 0");
+     }},
+    {"--gpu-memory-limit", kValue, kCard, kEvery, "Compute and memory",
+     "with --backend cuda: most card memory to use, e.g. 7GiB", "",
+     [](Options& o, const FlagUse& u) {
+       o.gpu_memory_limit_bytes = parse_bytes(u.spec.name, u.value(), 1);
+       if (o.gpu_memory_limit_bytes < (1 << 20)) usage_error("--gpu-memory-limit is below 1MiB");
+     }},
+    {"--cuda-path", kValue, kCard, kEvery, "Compute and memory",
+     "auto|generic75|generic80: with --backend cuda: float32 products, or bf16 tensor cores for "
+     "steps of 16 rows and more (default on cards that have them)",
+     "",
+     [](Options& o, const FlagUse& u) {
+       o.cuda_path = parse_choice<CudaPath>(u.spec.name, u.value(),
+                                            {{"auto", CudaPath::kAuto},
+                                             {"generic75", CudaPath::kGeneric75},
+                                             {"generic80", CudaPath::kGeneric80}});
+     }},
+    {"--enforce-eager", kSwitch, kCard, kEvery, "Compute and memory",
+     "with --backend cuda: run every step directly, replay no recorded graphs", "",
+     [](Options& o, const FlagUse& u) { o.enforce_eager = u.on(); }},
     {"--swap-space", kValue, kDoes, kEvery, "Compute and memory",
      "GiB of memory for KV pages that had to leave the pool (default 0)", "",
      [](Options& o, const FlagUse& u) {

@@ -14,7 +14,9 @@
 namespace strata::app {
 
 enum class Command { kServe, kChat, kBench, kPlan, kBenchServe };
-enum class BackendChoice { kAuto, kCpu, kRef };
+enum class BackendChoice { kAuto, kCpu, kRef, kCuda };
+// How a card multiplies: by float32 everywhere, or steps of many rows in bf16 on tensor cores.
+enum class CudaPath { kAuto, kGeneric75, kGeneric80 };
 enum class LoadFormat { kSafetensors, kDummy, kScripted };
 
 // The variables the program knows; empty when unset.
@@ -62,6 +64,11 @@ struct Options {
   bool int8_activations = false;
   bool huge_pages = true;
   KvDtype kv_dtype = KvDtype::kF32;
+  bool kv_dtype_auto = true;  // what suits the backend; false: as asked
+  double gpu_memory_utilization = 0.92;
+  std::int64_t gpu_memory_limit_bytes = 0;  // 0: by utilization
+  CudaPath cuda_path = CudaPath::kAuto;
+  bool enforce_eager = false;           // cuda: replay no recorded graphs
   std::int64_t memory_limit_bytes = 0;  // 0: what is available
   std::int64_t swap_space_bytes = 0;
   std::int32_t max_model_len = 0;  // 0: as much as the model and memory allow
