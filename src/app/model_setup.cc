@@ -132,23 +132,23 @@ std::string ModelSetup::description() const {
 }
 
 std::unique_ptr<TransformerModel> ModelSetup::build_transformer() const {
+  return loading([this] { return load_transformer(); });
+}
+
+std::unique_ptr<TransformerModel> ModelSetup::load_transformer() const {
   STRATA_CHECK(checkpoint_ != nullptr, "the scripted model has no weights");
   kernels::BackendContext context;
   context.config = config_;
   context.never_emit = tokenizer_->never_emit(config_.vocab);
   if (options_.backend == BackendChoice::kRef)
-    return loading([&] {
-      return std::make_unique<TransformerModel>(
-          *checkpoint_, plan_, kernels::make_ref_backend(std::move(context)), nullptr);
-    });
+    return std::make_unique<TransformerModel>(
+        *checkpoint_, plan_, kernels::make_ref_backend(std::move(context)), nullptr);
   const kernels::CpuIsa isa =
       options_.cpu_isa == "auto" ? kernels::detect_isa() : kernels::parse_isa(options_.cpu_isa);
-  return loading([&] {
-    auto pool = std::make_unique<ThreadPool>(threads_);
-    auto backend = kernels::make_cpu_backend(std::move(context), isa, *pool);
-    return std::make_unique<TransformerModel>(*checkpoint_, plan_, std::move(backend),
-                                              std::move(pool));
-  });
+  auto pool = std::make_unique<ThreadPool>(threads_);
+  auto backend = kernels::make_cpu_backend(std::move(context), isa, *pool);
+  return std::make_unique<TransformerModel>(*checkpoint_, plan_, std::move(backend),
+                                            std::move(pool));
 }
 
 std::unique_ptr<Model> ModelSetup::build_scripted() const {
@@ -174,7 +174,7 @@ std::unique_ptr<Model> ModelSetup::build_scripted() const {
 std::unique_ptr<Model> ModelSetup::build() const {
   std::unique_ptr<Model> model;
   if (checkpoint_ == nullptr) model = build_scripted();
-  else model = build_transformer();
+  else model = load_transformer();
   if (!options_.fault_inject.empty()) model = make_fault_model(std::move(model));
   return model;
 }
@@ -189,7 +189,12 @@ std::unique_ptr<Engine> make_engine(const ModelSetup& setup, const Options& opti
   engine.prefix_caching = options.prefix_caching;
   engine.two_steps_in_flight = options.async_scheduling;
   engine.priority_scheduling = options.priority_scheduling;
-  return std::make_unique<Engine>(setup.build(), engine, [&setup] { return setup.build(); });
+  engine.step_deadline_ms = options.step_deadline_s < 0 ? -1 : options.step_deadline_s * 1000;
+  engine.idle_unload_s = options.idle_unload_s;
+  engine.rebuild_above_memory = options.rebuild_above_percent / 100.0;
+  engine.rebuild_after_s = options.rebuild_after_s;
+  auto model = loading([&setup] { return setup.build(); });
+  return std::make_unique<Engine>(std::move(model), engine, [&setup] { return setup.build(); });
 }
 
 }  // namespace strata::app
