@@ -32,6 +32,7 @@ endif()
 
 # The instruction set a kernel file is written for is the end of its name.
 set(STRATA_ISA_avx2 -mavx2 -mfma -mf16c)
+set(STRATA_ISA_avxvnni ${STRATA_ISA_avx2} -mavxvnni)
 set(STRATA_ISA_avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c)
 set(STRATA_ISA_avx512vnni ${STRATA_ISA_avx512} -mavx512vnni)
 
@@ -46,7 +47,7 @@ function(strata_library name)
     list(APPEND sources ${more})
   endforeach()
   if(sources)
-    foreach(isa avx2 avx512 avx512vnni)
+    foreach(isa avx2 avxvnni avx512 avx512vnni)
       foreach(source ${sources})
         if(source MATCHES "_${isa}\\.cc$")
           set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "${STRATA_ISA_${isa}}")

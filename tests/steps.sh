@@ -61,6 +61,19 @@ official_client() {
     python3 tests/e2e/run_e2e.py --binary build/dev/strata --official-client
 }
 
+prometheus_scrape() {
+  python3 tests/e2e/run_e2e.py --binary build/dev/strata --prometheus
+}
+
 page_tests() {
   node --test tests/web/page_test.mjs
+}
+
+# Counts of the load programs: nothing leaks, every stream ends. Their times are told elsewhere.
+load_counts() {
+  local program
+  for program in cut drain; do
+    bench/serving/$program.py --binary build/dev/strata --small || return 1
+  done
+  bench/serving/soak.py --binary build/dev/strata --small --seconds 120
 }

@@ -129,6 +129,14 @@ void set_effort(Fields& fields, std::string_view name, ChatRequest& out) {
   }
 }
 
+// -1, as in vLLM: no budget.
+void set_budget(Fields& fields, std::string_view name, ChatRequest& out) {
+  const auto budget = fields.integer(name, -1, INT32_MAX);
+  if (!budget) return;
+  out.thinking_token_budget.reset();
+  if (*budget >= 0) out.thinking_token_budget = static_cast<std::int32_t>(*budget);
+}
+
 // reasoning_effort, else OpenRouter's `reasoning` object, else chat_template_kwargs.
 void parse_reasoning(Fields& fields, std::optional<Error>& error, ChatRequest& out) {
   if (const Json* kwargs = fields.object("chat_template_kwargs")) {
@@ -140,8 +148,10 @@ void parse_reasoning(Fields& fields, std::optional<Error>& error, ChatRequest& o
     set_effort(members, "effort", out);
     if (members.boolean("enabled") == false) out.effort = EffortField::kNone;
     if (members.boolean("exclude") == true) out.include_reasoning = false;
+    set_budget(members, "max_tokens", out);
   }
   set_effort(fields, "reasoning_effort", out);
+  set_budget(fields, "thinking_token_budget", out);
   if (fields.boolean("include_reasoning") == false) out.include_reasoning = false;
 }
 
@@ -161,9 +171,11 @@ void parse_prompt_shape(Fields& fields, ChatRequest& out) {
   if (out.add_generation_prompt)
     fields.fail("continue_final_message", "and add_generation_prompt exclude each other");
   const bool fits = !out.messages.empty() && out.messages.back().role == ChatRole::kAssistant &&
-                    out.messages.back().tool_calls.empty() && out.messages.back().has_content;
+                    out.messages.back().tool_calls.empty() &&
+                    (out.messages.back().has_content || !out.messages.back().reasoning.empty());
   if (!fits)
-    fields.fail("continue_final_message", "needs an assistant message with content at the end");
+    fields.fail("continue_final_message",
+                "needs an assistant message with content or reasoning at the end");
 }
 
 }  // namespace

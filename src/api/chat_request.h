@@ -52,6 +52,7 @@ struct ChatRequest {
   FormatFields response_format;
   std::optional<EffortField> effort;
   bool include_reasoning = true;
+  std::optional<std::int32_t> thinking_token_budget;  // reasoning tokens, then the answer
   SamplingFields sampling;
   StreamFields stream;
   std::optional<std::int32_t> max_tokens;

@@ -96,11 +96,13 @@ SamplingFields parse_sampling(Fields& fields, const RequestLimits& limits) {
 StreamFields parse_stream(Fields& fields) {
   StreamFields out;
   out.stream = fields.boolean("stream").value_or(false);
+  out.resumable = fields.boolean("resumable").value_or(false);
   if (const Json* options = fields.object("stream_options")) {
     std::optional<Error> error;
     Fields inner(*options, fields.path_of("stream_options"), error);
     out.include_usage = inner.boolean("include_usage").value_or(false);
     out.continuous_usage = inner.boolean("continuous_usage_stats").value_or(false);
+    out.include_progress = inner.boolean("include_progress").value_or(false);
     if (error) fields.fail("stream_options", "must hold only true or false values");
   }
   return out;

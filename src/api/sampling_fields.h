@@ -53,6 +53,8 @@ struct StreamFields {
   bool stream = false;
   bool include_usage = false;
   bool continuous_usage = false;
+  bool include_progress = false;  // comments with queue position and prompt progress
+  bool resumable = false;         // numbered events; outlives its connection
 };
 
 }  // namespace strata::api

@@ -13,6 +13,7 @@
 #include "app/model_setup.h"
 #include "app/step_driver.h"
 #include "base/clock.h"
+#include "base/memory.h"
 #include "base/random.h"
 #include "model/transformer_model.h"
 
@@ -20,17 +21,18 @@ namespace strata::app {
 namespace {
 
 // The roof is measured on more than the caches hold.
-constexpr std::size_t kRoofBytes = std::size_t{256} << 20;
+constexpr std::size_t kRoofBytes = std::size_t{1} << 30;
 constexpr std::int32_t kWarmUpTokens = 4;
 
 // Room for exactly what is measured, unless the command line says otherwise.
 Options sized_for_bench(Options options) {
-  const std::int32_t context = options.prompt_tokens + options.output_tokens + kWarmUpTokens;
+  const std::int32_t context =
+      options.context_tokens + options.prompt_tokens + options.output_tokens + kWarmUpTokens;
   options.max_num_seqs = std::max(options.max_num_seqs, options.batch);
   options.max_num_batched_tokens = std::max(options.max_num_batched_tokens, options.batch);
   if (options.max_model_len == 0) options.max_model_len = context;
   if (options.max_model_len < context)
-    usage_error(fmt::format("--max-model-len {} is too short: prompt and output take {}",
+    usage_error(fmt::format("--max-model-len {} is too short: context, prompt and output take {}",
                             options.max_model_len, context));
   return options;
 }
@@ -62,7 +64,7 @@ void measure(const Options& options, TransformerModel& model, StepDriver& driver
   model.take_stats();
 
   const auto prompts = made_up_prompts(options.batch, options.prompt_tokens, vocab);
-  driver.admit(options.output_tokens + 1);
+  driver.admit(options.output_tokens + 1, options.context_tokens);
   Nanos begin = clock.now();
   report.prompt.name = "prompt";
   report.prompt.steps = driver.prefill(prompts);
@@ -91,6 +93,7 @@ int run_bench(const Options& given) {
   {
     ThreadPool pool(setup.threads());
     report.roof = read_bandwidth(pool, kRoofBytes);
+    report.peaks = kernels::measure_peaks(pool, setup.cpu_isa(), options.int8_activations);
   }
   const Clock clock;
   const Nanos begin = clock.now();
@@ -111,6 +114,8 @@ int run_bench(const Options& given) {
   report.processor = processor_name();
   report.threads = options.backend == BackendChoice::kRef ? 1 : setup.threads();
   report.batch = options.batch;
+  report.huge_pages = static_cast<double>(huge_page_bytes());
+  report.context_tokens = options.context_tokens;
   report.prompt_tokens = options.prompt_tokens;
   report.output_tokens = options.output_tokens;
   report.other_processors = others.processors();

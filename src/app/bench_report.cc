@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <iterator>
 
 #include "app/version.h"
@@ -10,18 +11,21 @@
 namespace strata::app {
 namespace {
 
-std::string stage_table(const BenchPhase& phase) {
-  std::string out =
-      fmt::format("\n{}: {} steps\n{:<14} {:>7} {:>10} {:>7} {:>8} {:>16}\n", phase.name,
-                  phase.steps, "stage", "calls", "ms", "share", "GB/s", "weight MB/step");
+std::string stage_table(const BenchPhase& phase, const BenchReport& report) {
+  std::string out = fmt::format("\n{}: {} steps\n{:<14} {:>7} {:>10} {:>7} {:>8} {:>16} {:>18}\n",
+                                phase.name, phase.steps, "stage", "calls", "ms", "share", "GB/s",
+                                "weight MB/step", "of its roof");
   for (const kernels::StageStats& stage : phase.stages) {
     const double seconds = static_cast<double>(stage.nanos) * 1e-9;
     const double bytes = static_cast<double>(stage.weight_bytes);
-    const double rate = seconds > 0 ? bytes / seconds * 1e-9 : 0.0;
+    const double all_bytes = bytes + static_cast<double>(stage.kv_bytes);
+    const double rate = seconds > 0 ? all_bytes / seconds * 1e-9 : 0.0;
+    const RoofShare roof = roof_share(stage, report);
     const double share = phase.seconds > 0 ? 100.0 * seconds / phase.seconds : 0.0;
     const double per_step = phase.steps > 0 ? bytes / static_cast<double>(phase.steps) : 0.0;
-    out += fmt::format("{:<14} {:>7} {:>10.2f} {:>6.1f}% {:>8.2f} {:>16.3f}\n", stage.name,
-                       stage.calls, seconds * 1e3, share, rate, per_step * 1e-6);
+    out += fmt::format("{:<14} {:>7} {:>10.2f} {:>6.1f}% {:>8.2f} {:>16.3f} {:>6.0f} % {:<9}\n",
+                       stage.name, stage.calls, seconds * 1e3, share, rate, per_step * 1e-6,
+                       100.0 * roof.share, roof.reading ? "reading" : "computing");
   }
   return out;
 }
@@ -71,16 +75,29 @@ double BenchPhase::bytes_per_second() const {
   return seconds > 0 ? bytes / seconds : 0.0;
 }
 
+RoofShare roof_share(const kernels::StageStats& stage, const BenchReport& report) {
+  const auto over = [](double work, double roof) { return roof > 0 ? work / roof : 0.0; };
+  const double bytes = static_cast<double>(stage.weight_bytes + stage.kv_bytes);
+  const double reading = over(bytes, report.roof);
+  const double computing = over(static_cast<double>(stage.float_adds), report.peaks.floats) +
+                           over(static_cast<double>(stage.integer_adds), report.peaks.integers);
+  const double seconds = static_cast<double>(stage.nanos) * 1e-9;
+  return {over(std::max(reading, computing), seconds), reading >= computing};
+}
+
 std::string format_report(const BenchReport& report) {
   std::string out = fmt::format(
-      "{} on {}, {} threads ({})\nloaded in {:.2f} s; memory reads {:.2f} GB/s\n"
-      "batch {}, prompt {} tokens, output {} tokens\n\n",
+      "{} on {}, {} threads ({})\nloaded in {:.2f} s, {:.2f} GB in huge pages\n"
+      "this machine reads {:.2f} GB/s; multiply-adds: float32 {:.0f} G/s, integer {:.0f} G/s\n"
+      "batch {}, context {} tokens, prompt {} tokens, output {} tokens\n\n",
       report.model, report.backend, report.threads, report.processor, report.load_seconds,
-      report.roof * 1e-9, report.batch, report.prompt_tokens, report.output_tokens);
+      report.huge_pages * 1e-9, report.roof * 1e-9, report.peaks.floats * 1e-9,
+      report.peaks.integers * 1e-9, report.batch, report.context_tokens, report.prompt_tokens,
+      report.output_tokens);
   out += phase_line(report.prompt, report.roof);
   out += phase_line(report.decode, report.roof);
-  out += stage_table(report.prompt);
-  out += stage_table(report.decode);
+  out += stage_table(report.prompt, report);
+  out += stage_table(report.decode, report);
   out += fmt::format("\ntoken hash {:016x}\n", report.token_hash);
   if (report.disturbed())
     out += fmt::format(
@@ -98,9 +115,11 @@ std::string report_json(const BenchReport& report) {
   append_field(out, "processor", report.processor);
   fmt::format_to(std::back_inserter(out),
                  "\"threads\":{},\"batch\":{},\"prompt_tokens\":{},\"output_tokens\":{},"
-                 "\"load_s\":{:.3f},\"roof_gb_s\":{:.3f},",
+                 "\"context_tokens\":{},\"load_s\":{:.3f},\"huge_pages_gb\":{:.3f},"
+                 "\"roof_gb_s\":{:.3f},\"float_g_s\":{:.1f},\"integer_g_s\":{:.1f},",
                  report.threads, report.batch, report.prompt_tokens, report.output_tokens,
-                 report.load_seconds, report.roof * 1e-9);
+                 report.context_tokens, report.load_seconds, report.huge_pages * 1e-9,
+                 report.roof * 1e-9, report.peaks.floats * 1e-9, report.peaks.integers * 1e-9);
   append_phase(out, report.prompt);
   append_phase(out, report.decode);
   fmt::format_to(std::back_inserter(out),

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cpu/probe.h"
 #include "kernels/stages.h"
 
 namespace strata::app {
@@ -32,7 +33,10 @@ struct BenchReport {
   std::int32_t prompt_tokens = 0;
   std::int32_t output_tokens = 0;
   double load_seconds = 0.0;
-  double roof = 0.0;              // bytes a second that this machine reads
+  double roof = 0.0;        // bytes a second that this machine reads
+  kernels::CpuPeaks peaks;  // multiply-adds a second
+  double huge_pages = 0.0;  // bytes of this process
+  std::int32_t context_tokens = 0;
   double load_average = 0.0;      // before the run
   double other_processors = 0.0;  // kept busy by other programs during the run
   std::uint64_t token_hash = 0;   // of every sampled token, in order
@@ -42,6 +46,13 @@ struct BenchReport {
   // Others took so much of the machine that the figures are too low.
   bool disturbed() const { return other_processors > 0.1; }
 };
+
+// The share of a stage's time that its reads or its multiply-adds would take at the measured roofs.
+struct RoofShare {
+  double share = 0.0;
+  bool reading = true;  // that roof is the higher wall, else multiplying
+};
+RoofShare roof_share(const kernels::StageStats& stage, const BenchReport& report);
 
 std::string format_report(const BenchReport& report);
 std::string report_json(const BenchReport& report);

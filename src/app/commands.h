@@ -10,6 +10,7 @@ namespace strata::app {
 int run_serve(const Options& options, SignalWatcher& signals);
 int run_chat(const Options& options, SignalWatcher& signals);
 int run_bench(const Options& options);
+int run_bench_serve(const Options& options);
 int run_plan(const Options& options);
 
 }  // namespace strata::app

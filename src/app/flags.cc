@@ -40,7 +40,7 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
 
 std::vector<const FlagSpec*> flags_of(Command command) {
   std::vector<const FlagSpec*> flags;
-  for (const auto part : {honoured_flags(), inert_flags(), refused_flags()})
+  for (const auto part : {honoured_flags(), inert_flags(), refused_flags(), load_flags()})
     for (const FlagSpec& spec : part)
       if ((spec.commands & command_bit(command)) != 0) flags.push_back(&spec);
   return flags;

@@ -31,6 +31,7 @@ constexpr CommandSet command_bit(Command command) { return 1U << static_cast<uns
 inline constexpr CommandSet kServeOnly = command_bit(Command::kServe);
 inline constexpr CommandSet kChatOnly = command_bit(Command::kChat);
 inline constexpr CommandSet kBenchOnly = command_bit(Command::kBench);
+inline constexpr CommandSet kBenchServeOnly = command_bit(Command::kBenchServe);
 inline constexpr CommandSet kPlanOnly = command_bit(Command::kPlan);
 // `plan` takes whatever `serve` takes, so that a command line can be tried before it is run.
 inline constexpr CommandSet kServing = kServeOnly | kPlanOnly;
@@ -62,6 +63,8 @@ struct FlagSpec {
 std::span<const FlagSpec> honoured_flags();
 std::span<const FlagSpec> inert_flags();
 std::span<const FlagSpec> refused_flags();
+// Of `bench serve`, with effect or without: names of other commands' flags may mean something else.
+std::span<const FlagSpec> load_flags();
 
 // The flag of that exact name that `command` takes, or nullptr.
 const FlagSpec* find_flag(std::string_view name, Command command);

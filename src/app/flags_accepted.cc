@@ -117,8 +117,6 @@ const FlagSpec kInertFlags[] = {
     {"--chat-template", kValue, kInert, kServing, "", kHarmony},
     {"--chat-template-content-format", kValue, kInert, kServing, "", kHarmony},
     {"--trust-request-chat-template", kSwitch, kInert, kServing, "", kHarmony},
-    {"--enable-sleep-mode", kSwitch, kInert, kServing, "",
-     "there is no card whose memory could be given back"},
     // Logs and answers.
     {"--enable-log-requests", kSwitch, kInert, kServing, "", kNoTexts},
     {"--enable-log-outputs", kSwitch, kInert, kServing, "", kNoTexts},

@@ -50,12 +50,6 @@ void set_kv_dtype(Options& options, const FlagUse& use) {
       {{"auto", KvDtype::kF32}, {"float32", KvDtype::kF32}, {"bfloat16", KvDtype::kBf16}});
 }
 
-void check_dense_dtype(Options& /*options*/, const FlagUse& use) {
-  if (use.value() == "int8")
-    usage_error("--dense-dtype int8 is not built yet", "use bf16, the checkpoint's own");
-  parse_choice<bool>(use.spec.name, use.value(), {{"auto", true}, {"bf16", true}});
-}
-
 // Attention is split at fixed 256 keys, so that pages must divide 256.
 void set_block_size(Options& options, const FlagUse& use) {
   options.block_size = to_int32(use, 1, 256);
@@ -154,13 +148,28 @@ const FlagSpec kComputeFlags[] = {
                                                 {"ref", BackendChoice::kRef}});
      }},
     {"--cpu-isa", kValue, kDoes, kEvery, "Compute and memory",
-     "auto|scalar|avx2|avx512: instruction set of the CPU backend", "",
+     "auto|scalar|avx2|avxvnni|avx512|avx512vnni: instruction set of the CPU backend", "",
      [](Options& o, const FlagUse& u) { o.cpu_isa = u.value(); }},
     {"--threads", kValue, kDoes, kEvery, "Compute and memory",
      "compute threads; default: one per processor this process may use", "",
      [](Options& o, const FlagUse& u) { o.threads = to_int32(u, 1, 1024); }},
-    {"--dense-dtype", kValue, kDoes, kEvery, "Compute and memory", "auto|bf16", "",
-     check_dense_dtype},
+    {"--dense-dtype", kValue, kDoes, kEvery, "Compute and memory",
+     "auto|bf16|int8: attention and unembedding weights; auto: bf16 on the CPU", "",
+     [](Options& o, const FlagUse& u) {
+       o.int8_dense = parse_choice<bool>(u.spec.name, u.value(),
+                                         {{"auto", false}, {"bf16", false}, {"int8", true}});
+     }},
+    {"--cpu-act", kValue, kDoes, kEvery, "Compute and memory",
+     "auto|int16|int8: activations of products with 4- and 8-bit weights; auto: int16", "",
+     [](Options& o, const FlagUse& u) {
+       o.int8_activations = parse_choice<bool>(u.spec.name, u.value(),
+                                               {{"auto", false}, {"int16", false}, {"int8", true}});
+     }},
+    {"--huge-pages", kValue, kDoes, kEvery, "Compute and memory",
+     "auto|off: ask for 2 MiB pages for weights and KV", "",
+     [](Options& o, const FlagUse& u) {
+       o.huge_pages = parse_choice<bool>(u.spec.name, u.value(), {{"auto", true}, {"off", false}});
+     }},
     {"--kv-cache-dtype", kValue, kDoes, kEvery, "Compute and memory", "auto|float32|bfloat16", "",
      set_kv_dtype},
     {"--cpu-memory-limit", kValue, kDoes, kEvery, "Compute and memory",
@@ -235,6 +244,21 @@ const FlagSpec kHttpFlags[] = {
          if (key.empty()) usage_error("--api-key cannot be empty");
        o.api_keys = u.values;
      }},
+    {"--max-concurrent-requests-per-key", kValue, kDoes, kServing, "HTTP",
+     "requests of one API key running or waiting at once (default 0: no limit)", "",
+     [](Options& o, const FlagUse& u) {
+       o.key_concurrent_requests = parse_integer(u.spec.name, u.value(), 0, kMaxInt32);
+     }},
+    {"--max-requests-per-minute-per-key", kValue, kDoes, kServing, "HTTP",
+     "requests of one API key a minute (default 0: no limit)", "",
+     [](Options& o, const FlagUse& u) {
+       o.key_requests_per_minute = parse_integer(u.spec.name, u.value(), 0, kMaxInt32);
+     }},
+    {"--max-tokens-per-minute-per-key", kValue, kDoes, kServing, "HTTP",
+     "prompt and answer tokens of one API key a minute (default 0: no limit)", "",
+     [](Options& o, const FlagUse& u) {
+       o.key_tokens_per_minute = parse_integer(u.spec.name, u.value(), 0, std::int64_t{1} << 40);
+     }},
     {"--allowed-origins", kValue, kDoes, kServing, "HTTP",
      "JSON list of web origins that may call the API", "", set_origins},
     {"--max-logprobs", kValue, kDoes, kServing, "HTTP", "largest top_logprobs of a request", "",
@@ -245,6 +269,9 @@ const FlagSpec kHttpFlags[] = {
     {"--drain-timeout", kValue, kDoes, kServing, "HTTP",
      "seconds running answers get after SIGTERM (default 30)", "",
      [](Options& o, const FlagUse& u) { o.drain_timeout_s = to_int32(u, 0, 86400); }},
+    {"--enable-sleep-mode", kSwitch, kDoes, kServing, "HTTP",
+     "clients may free the model with POST /sleep and load it with /wake_up (default off)", "",
+     [](Options& o, const FlagUse& u) { o.sleep_mode = u.on(); }},
     {"--h11-max-incomplete-event-size", kValue, kDoes, kServing, "",
      "largest request head in bytes", "",
      [](Options& o, const FlagUse& u) {
@@ -286,6 +313,9 @@ const FlagSpec kAnswerFlags[] = {
      [](Options& o, const FlagUse& u) { o.output_tokens = to_int32(u, 1, 1 << 20); }},
     {"--batch", kValue, kDoes, kBenchOnly, "Bench", "sequences decoded together", "",
      [](Options& o, const FlagUse& u) { o.batch = to_int32(u, 1, 4096); }},
+    {"--context-tokens", kValue, kDoes, kBenchOnly, "Bench",
+     "tokens before the prompt, taken as computed", "",
+     [](Options& o, const FlagUse& u) { o.context_tokens = to_int32(u, 0, 1 << 20); }},
     {"--json", kSwitch, kDoes, kBenchOnly | kPlanOnly, "Output", "one line of JSON", "",
      [](Options& o, const FlagUse& u) { o.json = u.on(); }},
     {"--log-level", kValue, kDoes, kEvery, "Output",

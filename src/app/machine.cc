@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
 #include <fstream>
 #include <sstream>
@@ -12,6 +11,7 @@
 #include <vector>
 
 #include "base/memory.h"
+#include "kernels/cpu/probe.h"
 
 namespace strata::app {
 namespace {
@@ -34,43 +34,14 @@ double process_seconds() {
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
-// Eight independent sums, so that loads and not additions are waited for; the prefetch distance is
-// the kernels' own, without it one core leaves half of its bandwidth unused.
-std::uint64_t sum_words(const std::uint64_t* words, std::size_t count) {
-  std::uint64_t sums[8] = {};
-  constexpr std::size_t kAhead = 4096 / sizeof(std::uint64_t);
-  for (std::size_t i = 0; i + 8 <= count; i += 8) {
-    __builtin_prefetch(words + i + kAhead);
-    for (std::size_t lane = 0; lane < 8; ++lane) sums[lane] += words[i + lane];
-  }
-  std::uint64_t total = 0;
-  for (const std::uint64_t sum : sums) total += sum;
-  return total;
-}
-
 }  // namespace
 
 double read_bandwidth(ThreadPool& pool, std::size_t bytes) {
-  constexpr int kPasses = 5;
   HostBuffer buffer("bench.roof", bytes);
   const auto words = buffer.as<std::uint64_t>();
   // Untouched pages all map to one page of zeros: write each first.
   for (std::size_t i = 0; i < words.size(); i += 512) words[i] = i;
-  std::atomic<std::uint64_t> sink{0};
-  const Clock clock;
-  double best = 0.0;
-  for (int pass = 0; pass < kPasses; ++pass) {
-    const Nanos begin = clock.now();
-    pool.run([&](int worker) {
-      const auto count = words.size();
-      const auto workers = static_cast<std::size_t>(pool.num_threads());
-      const std::size_t first = count * static_cast<std::size_t>(worker) / workers;
-      const std::size_t last = count * (static_cast<std::size_t>(worker) + 1) / workers;
-      sink += sum_words(words.data() + first, last - first);
-    });
-    best = std::max(best, static_cast<double>(bytes) / to_seconds(clock.now() - begin));
-  }
-  return best;
+  return kernels::measure_read(pool, {buffer.data(), buffer.size()});
 }
 
 std::string processor_name() {

@@ -34,6 +34,7 @@ int run(const Options& options, SignalWatcher& signals) {
     case Command::kChat: return run_chat(options, signals);
     case Command::kBench: return run_bench(options);
     case Command::kPlan: return run_plan(options);
+    case Command::kBenchServe: return run_bench_serve(options);
   }
   return kExitUsage;
 }

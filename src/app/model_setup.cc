@@ -12,6 +12,7 @@
 #include "app/script_file.h"
 #include "base/check.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "engine/fault_model.h"
 #include "engine/scripted_model.h"
 #include "kernels/cpu/cpu_backend.h"
@@ -45,6 +46,15 @@ ModelConfig read_config(const fs::path& directory) {
   return weights::parse_model_config(text, file.string());
 }
 
+// The reference computes with the checkpoint's own weights.
+kernels::WeightFormat dense_format(const Options& options) {
+  if (!options.int8_dense) return kernels::WeightFormat::kBf16;
+  if (options.backend == BackendChoice::kRef)
+    throw StartupError("--dense-dtype int8 is for the CPU backend",
+                       "leave out --backend ref or use --dense-dtype bf16", kExitUsage);
+  return kernels::WeightFormat::kI8g32;
+}
+
 MemoryPlan plan_memory(const Options& options, const ModelConfig& config) {
   PlanRequest request;
   request.config = config;
@@ -53,6 +63,7 @@ MemoryPlan plan_memory(const Options& options, const ModelConfig& config) {
   request.max_num_batched_tokens = options.max_num_batched_tokens;
   request.page_tokens = options.block_size;
   request.kv_dtype = options.kv_dtype;
+  request.dense = dense_format(options);
   request.memory_limit_bytes = options.memory_limit_bytes;
   request.available_bytes = available_memory_bytes();
   request.swap_space_bytes = options.swap_space_bytes;
@@ -110,6 +121,7 @@ ModelSetup::ModelSetup(const Options& options)
     : options_(options),
       located_(locate_model(options.model, options, executable_directory())),
       threads_(options.threads > 0 ? options.threads : default_threads()) {
+  ask_for_huge_pages(options.huge_pages);
   loading([&] {
     tokenizer_ = tokenizer::Tokenizer::load(tokenizer_file(options, located_));
     checkpoint_ = open_weights(options, located_);
@@ -131,6 +143,10 @@ std::string ModelSetup::description() const {
   return fmt::format("{} in {}", located_.name, directory);
 }
 
+kernels::CpuIsa ModelSetup::cpu_isa() const {
+  return options_.cpu_isa == "auto" ? kernels::detect_isa() : kernels::parse_isa(options_.cpu_isa);
+}
+
 std::unique_ptr<TransformerModel> ModelSetup::build_transformer() const {
   return loading([this] { return load_transformer(); });
 }
@@ -140,13 +156,13 @@ std::unique_ptr<TransformerModel> ModelSetup::load_transformer() const {
   kernels::BackendContext context;
   context.config = config_;
   context.never_emit = tokenizer_->never_emit(config_.vocab);
+  context.dense = dense_format(options_);
+  context.int8_activations = options_.int8_activations;
   if (options_.backend == BackendChoice::kRef)
     return std::make_unique<TransformerModel>(
         *checkpoint_, plan_, kernels::make_ref_backend(std::move(context)), nullptr);
-  const kernels::CpuIsa isa =
-      options_.cpu_isa == "auto" ? kernels::detect_isa() : kernels::parse_isa(options_.cpu_isa);
   auto pool = std::make_unique<ThreadPool>(threads_);
-  auto backend = kernels::make_cpu_backend(std::move(context), isa, *pool);
+  auto backend = kernels::make_cpu_backend(std::move(context), cpu_isa(), *pool);
   return std::make_unique<TransformerModel>(*checkpoint_, plan_, std::move(backend),
                                             std::move(pool));
 }

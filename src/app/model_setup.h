@@ -11,6 +11,7 @@
 #include "base/model_config.h"
 #include "engine/engine.h"
 #include "engine/model.h"
+#include "kernels/cpu/isa.h"
 #include "model/memory_plan.h"
 #include "model/transformer_model.h"
 #include "tokenizer/tokenizer.h"
@@ -34,6 +35,7 @@ class ModelSetup {
   // Where memory goes; the scripted model needs none.
   const MemoryPlan& plan() const { return plan_; }
   int threads() const { return threads_; }
+  kernels::CpuIsa cpu_isa() const;
 
   // Loads the weights. Throws StartupError, or MemoryError when an allocation failed.
   std::unique_ptr<Model> build() const;

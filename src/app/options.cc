@@ -18,16 +18,18 @@ namespace {
 
 struct CommandInfo {
   Command command;
-  const char* name;
+  const char* name;  // a second word: a command below the first
   const char* description;
 };
 
-constexpr std::array<CommandInfo, 4> kCommands = {{
+// A command stands behind the one it is below.
+constexpr std::array<CommandInfo, 5> kCommands = {{
     {Command::kServe, "serve",
      "Serve a model over an OpenAI-compatible HTTP API, with a chat page"},
     {Command::kChat, "chat", "Chat with a model in the terminal"},
     {Command::kBench, "bench", "Measure prompt and decode speed"},
     {Command::kPlan, "plan", "Print where memory would go, without loading anything"},
+    {Command::kBenchServe, "bench serve", "Measure a running OpenAI-compatible server under load"},
 }};
 
 constexpr const char* kModelHelp =
@@ -37,7 +39,7 @@ constexpr const char* kModelHelp =
 struct CommandParser {
   CommandInfo info;
   CLI::App* app = nullptr;
-  CLI::Option* model = nullptr;
+  CLI::Option* model = nullptr;  // the positional MODEL; bench serve has none
   std::vector<std::pair<const FlagSpec*, CLI::Option*>> flags;
 };
 
@@ -79,9 +81,18 @@ CLI::Option* add_flag(CLI::App& app, const FlagSpec& spec) {
 }
 
 CommandParser add_command(CLI::App& root, const CommandInfo& info) {
-  CommandParser parser{info, root.add_subcommand(info.name, info.description), nullptr, {}};
+  const std::string_view name = info.name;
+  const std::size_t space = name.find(' ');
+  CLI::App* parent = &root;
+  if (space != std::string_view::npos)
+    parent = root.get_subcommand(std::string(name.substr(0, space)));
+  CommandParser parser{info, nullptr, nullptr, {}};
+  parser.app = parent->add_subcommand(
+      std::string(space == std::string_view::npos ? name : name.substr(space + 1)),
+      info.description);
   parser.app->allow_extras();
-  parser.model = parser.app->add_option("MODEL", kModelHelp)->type_name("");
+  if (info.command != Command::kBenchServe)
+    parser.model = parser.app->add_option("MODEL", kModelHelp)->type_name("");
   for (const FlagSpec* spec : flags_of(info.command))
     parser.flags.emplace_back(spec, add_flag(*parser.app, *spec));
   return parser;
@@ -91,7 +102,9 @@ CommandParser add_command(CLI::App& root, const CommandInfo& info) {
   const std::string name = argument.substr(0, argument.find('='));
   if (!name.starts_with("-"))
     usage_error(fmt::format("unexpected argument '{}'", argument),
-                fmt::format("one MODEL is taken: strata {} MODEL", info.name));
+                info.command == Command::kBenchServe
+                    ? std::string("--model names the model of the server")
+                    : fmt::format("one MODEL is taken: strata {} MODEL", info.name));
   for (const CommandInfo& other : kCommands)
     if (find_flag(name, other.command) != nullptr)
       usage_error(fmt::format("{} is no flag of strata {}", name, info.name),
@@ -119,8 +132,21 @@ void apply_flag(const FlagUse& use, ParsedCommandLine& parsed) {
 
 constexpr std::int32_t kDefaultBatchedTokens = 256;
 
+void check_load(Options& options) {
+  loadgen::LoadOptions& load = options.load;
+  if (load.preset == loadgen::Preset::kFiveUsers) return;
+  if (load.dataset == loadgen::Dataset::kCustom && load.dataset_path.empty())
+    usage_error("--dataset-name custom needs --dataset-path FILE.jsonl",
+                R"(one line a prompt: {"prompt": "Hello"})");
+  if (load.dataset == loadgen::Dataset::kRandom && !load.dataset_path.empty())
+    usage_error("--dataset-path needs --dataset-name custom");
+  // As in vLLM: random prompts are answered up to the requested length.
+  if (load.dataset == loadgen::Dataset::kRandom) load.ignore_eos = true;
+}
+
 // Fills in what depends on other flags, and checks what must fit together.
 void check_together(Options& options) {
+  if (options.command == Command::kBenchServe) return check_load(options);
   if (options.max_num_batched_tokens == 0)
     options.max_num_batched_tokens = std::max(kDefaultBatchedTokens, options.max_num_seqs);
   if (options.load_format == LoadFormat::kScripted && options.script_file.empty())
@@ -140,7 +166,7 @@ void read_flags(const CommandParser& parser, ParsedCommandLine& parsed) {
   if (!extras.empty()) unknown_argument(extras.front(), parser.info);
   for (const auto& [spec, option] : parser.flags)
     if (option->count() > 0) apply_flag(FlagUse{*spec, option->results()}, parsed);
-  if (parser.model->count() > 0) {
+  if (parser.model != nullptr && parser.model->count() > 0) {
     const std::string given = parser.model->as<std::string>();
     if (!parsed.options.model.empty() && parsed.options.model != given)
       usage_error(
@@ -148,6 +174,27 @@ void read_flags(const CommandParser& parser, ParsedCommandLine& parsed) {
     parsed.options.model = given;
   }
   check_together(parsed.options);
+}
+
+// The command that was named, the lower one of two; nullptr: none was.
+const CommandParser* chosen_command(const std::vector<CommandParser>& parsers) {
+  const CommandParser* chosen = nullptr;
+  for (const CommandParser& parser : parsers) {
+    if (!parser.app->parsed()) continue;
+    if (chosen != nullptr)
+      for (const auto& [spec, option] : chosen->flags)
+        if (option->count() > 0)
+          usage_error(fmt::format("{} stands before '{}'", spec->name, parser.app->get_name()),
+                      fmt::format("write flags behind strata {}", parser.info.name));
+    chosen = &parser;
+  }
+  return chosen;
+}
+
+// What stands before the command's own name in its help.
+std::string help_prefix(const CommandInfo& info) {
+  const std::string name = std::string("strata ") + info.name;
+  return name.substr(0, name.rfind(' '));
 }
 
 }  // namespace
@@ -164,6 +211,7 @@ ParsedCommandLine parse_command_line(std::vector<std::string> arguments,
   ParsedCommandLine parsed;
   parsed.options.environment = environment;
   parsed.options.api_keys = environment.api_keys;
+  parsed.options.load.api_key = environment.openai_api_key;
   for (std::string& argument : arguments) {
     argument = canonical_argument(argument);
     if (argument.starts_with("--") && argument.ends_with("="))
@@ -174,8 +222,8 @@ ParsedCommandLine parse_command_line(std::vector<std::string> arguments,
   try {
     root.parse(std::move(arguments));
   } catch (const CLI::CallForHelp&) {
-    const auto chosen = root.get_subcommands();
-    parsed.text = chosen.empty() ? root.help() : chosen.front()->help("strata");
+    const CommandParser* chosen = chosen_command(parsers);
+    parsed.text = chosen == nullptr ? root.help() : chosen->app->help(help_prefix(chosen->info));
     return parsed;
   } catch (const CLI::CallForVersion& version) {
     parsed.text = fmt::format("{}\n", version.what());
@@ -183,8 +231,7 @@ ParsedCommandLine parse_command_line(std::vector<std::string> arguments,
   } catch (const CLI::ParseError& error) {
     usage_error(error.what(), "strata --help lists the commands");
   }
-  for (const CommandParser& parser : parsers)
-    if (parser.app->parsed()) read_flags(parser, parsed);
+  read_flags(*chosen_command(parsers), parsed);
   return parsed;
 }
 
@@ -203,6 +250,7 @@ Environment read_environment() {
     if (!environment.api_keys.empty()) break;
     if (std::string key = get(name); !key.empty()) environment.api_keys.push_back(std::move(key));
   }
+  environment.openai_api_key = get("OPENAI_API_KEY");
   environment.no_color = !get("NO_COLOR").empty();
   return environment;
 }

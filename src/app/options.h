@@ -8,11 +8,12 @@
 #include <vector>
 
 #include "harmony/message.h"
+#include "loadgen/options.h"
 #include "plan/step_plan.h"
 
 namespace strata::app {
 
-enum class Command { kServe, kChat, kBench, kPlan };
+enum class Command { kServe, kChat, kBench, kPlan, kBenchServe };
 enum class BackendChoice { kAuto, kCpu, kRef };
 enum class LoadFormat { kSafetensors, kDummy, kScripted };
 
@@ -24,6 +25,7 @@ struct Environment {
   std::string hf_home;                // HF_HOME
   std::string xdg_cache_home;         // XDG_CACHE_HOME
   std::vector<std::string> api_keys;  // STRATA_API_KEY, else VLLM_API_KEY
+  std::string openai_api_key = {};    // OPENAI_API_KEY, for bench serve
   bool no_color = false;              // NO_COLOR
 };
 
@@ -56,6 +58,9 @@ struct Options {
   BackendChoice backend = BackendChoice::kAuto;
   std::string cpu_isa = "auto";
   int threads = 0;  // 0: one per usable processor
+  bool int8_dense = false;
+  bool int8_activations = false;
+  bool huge_pages = true;
   KvDtype kv_dtype = KvDtype::kF32;
   std::int64_t memory_limit_bytes = 0;  // 0: what is available
   std::int64_t swap_space_bytes = 0;
@@ -81,10 +86,14 @@ struct Options {
   std::string host = "127.0.0.1";
   std::uint16_t port = 8000;
   std::vector<std::string> api_keys;
+  std::int64_t key_concurrent_requests = 0;  // of each API key; 0: no limit
+  std::int64_t key_requests_per_minute = 0;
+  std::int64_t key_tokens_per_minute = 0;
   std::vector<std::string> allowed_origins;
   int max_logprobs = 20;
   std::string fingerprint;  // system_fingerprint; empty: made from the version
   int drain_timeout_s = 30;
+  bool sleep_mode = false;
   std::size_t max_header_bytes = 16U << 10;
 
   // Answers.
@@ -101,7 +110,9 @@ struct Options {
   std::int32_t prompt_tokens = 512;
   std::int32_t output_tokens = 64;
   std::int32_t batch = 1;
-  bool json = false;  // bench, plan
+  std::int32_t context_tokens = 0;
+  bool json = false;          // bench, plan
+  loadgen::LoadOptions load;  // bench serve
 
   // Diagnosis.
   std::string log_level;  // empty: info for serve, warning for the others

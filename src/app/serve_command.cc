@@ -81,6 +81,13 @@ void warn_if_exposed(const Options& options) {
   log_warn("to ask for a key restart with --api-key, for example: --api-key {}", make_api_key());
 }
 
+std::int64_t weights_bytes(const MemoryPlan& plan) {
+  std::int64_t bytes = 0;
+  for (const auto& line : plan.lines)
+    if (line.name.starts_with("weights.")) bytes += line.bytes;
+  return bytes;
+}
+
 void load(const Options& options, Running& running) {
   const Clock clock;
   const Nanos begin = clock.now();
@@ -89,10 +96,12 @@ void load(const Options& options, Running& running) {
   log_info("loading {}", setup.description());
   running.engine = make_engine(setup, options);
   serve::ServiceOptions service = service_options(options, setup.name(), setup.directory());
+  service.plan_json = plan_json(setup.plan());
   running.metrics = std::make_unique<metrics::ServerMetrics>(service.model_names.front());
   const auto info = running.engine->info();
   running.metrics->set_cache_config(
       {info->model.page_tokens, info->model.num_pages, info->max_model_len});
+  running.metrics->set_weights_bytes(weights_bytes(setup.plan()));
   running.service = std::make_unique<serve::Service>(std::move(service), setup.tokenizer(),
                                                      *running.engine, *running.metrics);
   running.gate.open(running.service->handler());
@@ -106,6 +115,13 @@ void announce_ready(const Options& options, std::uint16_t port) {
   fmt::print("INFO:     Application startup complete.\n");
   fmt::print("Strata ready at {}\n", address_url(options.host, port));
   std::fflush(stdout);
+}
+
+// What still runs is ended with an error event; clients get a moment to read it.
+void tell_and_wait(Running& running) {
+  running.service->end_all();
+  for (int tick = 0; tick < 100 && running.service->active_requests() > 0; ++tick)
+    std::this_thread::sleep_for(milliseconds(10));
 }
 
 // Lets running answers finish, for at most --drain-timeout.
@@ -122,7 +138,7 @@ void drain(const Options& options, Running& running, const std::shared_ptr<Event
   while (!events->drained || running.service->active_requests() > 0) {
     if (clock.now() >= deadline) {
       log_warn("drain timeout: {} requests are cut off", running.service->active_requests());
-      return;
+      return tell_and_wait(running);
     }
     events->wake.wait_for(milliseconds(20));
   }

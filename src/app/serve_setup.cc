@@ -74,6 +74,9 @@ serve::ServiceOptions service_options(const Options& options, const std::string&
   service.model_names = options.served_model_names;
   if (service.model_names.empty()) service.model_names = {model_name};
   service.api_keys = options.api_keys;
+  service.key_limits = {options.key_concurrent_requests, options.key_requests_per_minute,
+                        options.key_tokens_per_minute};
+  service.sleep_mode = options.sleep_mode;
   service.check_host = options.api_keys.empty() && is_loopback(options.host);
   service.allowed_origins = options.allowed_origins;
   service.version = kVersion;
@@ -83,7 +86,7 @@ serve::ServiceOptions service_options(const Options& options, const std::string&
     service.sampling = read_generation_config(directory / "generation_config.json");
   apply_overrides(options.sampling, service.sampling);
   service.max_logprobs = options.max_logprobs;
-  service.id_seed = options.seed.value_or(0);
+  service.seed = options.seed.value_or(0);
   return service;
 }
 

@@ -40,23 +40,35 @@ StepDriver::StepDriver(Model& model, std::int32_t batch, std::int32_t context)
   STRATA_CHECK(pages_needed(info_, batch, context) <= info_.num_pages);
 }
 
-void StepDriver::admit(std::int32_t max_new_tokens) {
+void StepDriver::admit(std::int32_t max_new_tokens, std::int32_t context) {
   for (std::size_t i = 0; i < sequences_.size(); ++i) {
-    sequences_[i].length = 0;
+    sequences_[i].length = context;
+    if (context > 0) fill_pages(static_cast<SlotId>(i));
     SlotUpdate update;
     update.op = SlotOp::kAdmit;
     update.slot = static_cast<SlotId>(i);
     update.sampling.temperature = 0.0F;
     update.sampling.ignore_eos = true;
+    update.position = context;
     update.max_new_tokens = max_new_tokens;
     updates_.push_back(std::move(update));
   }
+}
+
+void StepDriver::fill_pages(SlotId slot) {
+  const PageId full = kScrapPage + 1 + slot * (full_pages_ + window_pages_);
+  const PageId window = full + full_pages_;
+  for (std::int32_t page = 1; page < full_pages_; ++page)
+    copies_.push_back({.src = full, .dst = full + page});
+  for (std::int32_t page = 1; page < window_pages_; ++page)
+    copies_.push_back({.src = window, .dst = window + page});
 }
 
 StepPlan StepDriver::new_plan() {
   StepPlan plan;
   plan.id = next_id_++;
   plan.slots = std::exchange(updates_, {});
+  plan.copies = std::exchange(copies_, {});
   plan.kv = info_.kv_dtype;
   return plan;
 }

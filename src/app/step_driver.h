@@ -18,8 +18,9 @@ class StepDriver {
   // Pages that `batch` sequences of `context` tokens take, the scrap page included.
   static std::int64_t pages_needed(const ModelInfo& info, std::int32_t batch, std::int32_t context);
 
-  // Starts every sequence anew.
-  void admit(std::int32_t max_new_tokens);
+  // Starts every sequence anew, behind `context` tokens whose keys and values are copies of the
+  // first pages': what is computed with them means nothing, but costs what it should.
+  void admit(std::int32_t max_new_tokens, std::int32_t context = 0);
   // Computes prompts[slot] for each sequence, one after the other, in steps of max_rows; the last
   // one samples. Returns the number of steps. REQUIRES one prompt a sequence, none empty.
   int prefill(const std::vector<std::vector<TokenId>>& prompts);
@@ -33,6 +34,7 @@ class StepDriver {
 
   StepPlan new_plan();
   void add_span(StepPlan& plan, SlotId slot, SpanKind kind, std::int32_t rows);
+  void fill_pages(SlotId slot);
   void add_table(StepPlan& plan, SeqSpan& span, KvGroup group) const;
   StepResult run(StepPlan plan);
 
@@ -42,6 +44,7 @@ class StepDriver {
   const std::int32_t window_pages_;  // of one sequence, used as a ring
   std::vector<Sequence> sequences_;
   std::vector<SlotUpdate> updates_;  // of the next plan
+  std::vector<PageCopy> copies_;     // of the next plan
   StepId next_id_ = 1;
 };
 

@@ -3,8 +3,11 @@
 #include <fmt/core.h>
 #include <sys/mman.h>
 
+#include <atomic>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <map>
 #include <mutex>
 
@@ -17,6 +20,7 @@ namespace {
 
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
+std::atomic<bool> huge_pages{true};
 std::mutex mutex;
 std::map<std::string, SiteUsage>& sites() {
   static std::map<std::string, SiteUsage> instance;
@@ -37,7 +41,8 @@ std::byte* map_block(std::size_t bytes) {
   const std::uintptr_t raw_end = (start + bytes + extra + 4095) / 4096 * 4096;
   if (aligned > start) munmap(raw, aligned - start);
   if (raw_end > end) munmap(reinterpret_cast<void*>(end), raw_end - end);
-  madvise(reinterpret_cast<void*>(aligned), bytes, MADV_HUGEPAGE);
+  const int advice = huge_pages.load() ? MADV_HUGEPAGE : MADV_NOHUGEPAGE;
+  madvise(reinterpret_cast<void*>(aligned), bytes, advice);
   return reinterpret_cast<std::byte*>(aligned);
 }
 
@@ -76,6 +81,18 @@ std::vector<SiteUsage> host_memory_usage() {
   std::vector<SiteUsage> usage;
   for (const auto& [name, site] : sites()) usage.push_back(site);
   return usage;
+}
+
+void ask_for_huge_pages(bool ask) { huge_pages.store(ask); }
+
+std::size_t huge_page_bytes() {
+  std::ifstream rollup("/proc/self/smaps_rollup");
+  for (std::string line; std::getline(rollup, line);) {
+    unsigned long kib = 0;
+    if (std::sscanf(line.c_str(), "AnonHugePages: %lu kB", &kib) == 1)
+      return std::size_t{kib} * 1024;
+  }
+  return 0;
 }
 
 std::size_t host_memory_live_bytes() {

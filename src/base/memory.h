@@ -67,4 +67,9 @@ struct SiteUsage {
 std::vector<SiteUsage> host_memory_usage();
 std::size_t host_memory_live_bytes();
 
+// Whether large blocks made from now on ask for huge pages (they do unless told otherwise), and how
+// many bytes of this process the kernel gave them; 0 where it does not tell.
+void ask_for_huge_pages(bool ask);
+std::size_t huge_page_bytes();
+
 }  // namespace strata

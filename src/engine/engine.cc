@@ -49,8 +49,8 @@ class Engine::Impl {
 
   Result<SeqId> submit(EngineRequest request, std::shared_ptr<TokenStream> stream) {
     if (auto ok = check_request(request); !ok) return Unexpected(ok.error());
-    const auto prompt_len = static_cast<std::int64_t>(request.prompt.size());
-    if (auto ok = count_in(prompt_len); !ok) return Unexpected(ok.error());
+    const auto prompt_len = static_cast<std::int64_t>(request.prompt.size()) - request.generated;
+    if (auto ok = count_in(prompt_len, request.continues > 0); !ok) return Unexpected(ok.error());
     const SeqId id = ++last_id_;
     inbox_.push(core_.make_sequence(id, std::move(request), std::move(stream)));
     wake_.set();
@@ -112,7 +112,7 @@ class Engine::Impl {
   using Message = std::variant<std::unique_ptr<Sequence>, Abort, Drain, Sleep, Wake>;
 
   Result<void> check_request(const EngineRequest& request) const;
-  Result<void> count_in(std::int64_t prompt_tokens);
+  Result<void> count_in(std::int64_t prompt_tokens, bool admitted);
   int retry_after(std::int64_t waiting) const;
   void run();
   void read_inbox();
@@ -155,7 +155,7 @@ Result<void> Engine::Impl::check_request(const EngineRequest& request) const {
   if (!known)
     return invalid(fmt::format("a prompt token is not in the vocabulary of {} tokens", vocab),
                    "prompt");
-  const auto prompt_len = static_cast<std::int64_t>(request.prompt.size());
+  const auto prompt_len = static_cast<std::int64_t>(request.prompt.size()) - request.generated;
   const std::int64_t total = prompt_len + request.max_new_tokens;
   if (total > core_.max_model_len())
     return fail(ErrorCode::kContextOverflow,
@@ -177,8 +177,9 @@ Result<void> Engine::Impl::check_request(const EngineRequest& request) const {
   return {};
 }
 
-// Counts first and looks after: a drain or a full queue is never overrun by a racing submit.
-Result<void> Engine::Impl::count_in(std::int64_t prompt_tokens) {
+// `admitted`: it was before, and only goes on. Counts first and looks after: a drain or a full
+// queue is never overrun by a racing submit.
+Result<void> Engine::Impl::count_in(std::int64_t prompt_tokens, bool admitted) {
   ++counters_.live;
   const std::int64_t requests = ++counters_.waiting_requests;
   const std::int64_t tokens = counters_.waiting_tokens += prompt_tokens;
@@ -186,15 +187,15 @@ Result<void> Engine::Impl::count_in(std::int64_t prompt_tokens) {
   const Health health = keeper_.health();
   if (health == Health::kDead) {
     refusal = unavailable("the engine is down", 0);
-  } else if (draining_) {
+  } else if (draining_ && !admitted) {
     refusal = unavailable("the server is shutting down", 0);
   } else if (health != Health::kReady) {
     refusal = unavailable("the engine is being rebuilt after a failure", 1);
-  } else if (keeper_.asleep()) {
+  } else if (keeper_.asleep() && !admitted) {
     refusal = unavailable("the engine sleeps", 0);
     refusal->detail = "sleeping";
-  } else if (requests > options_.max_queued_requests ||
-             (requests > 1 && tokens > options_.max_queued_tokens)) {
+  } else if (!admitted && (requests > options_.max_queued_requests ||
+                           (requests > 1 && tokens > options_.max_queued_tokens))) {
     refusal = Error{ErrorCode::kRateLimited,
                     fmt::format("the queue is full: {} requests with {} prompt tokens wait",
                                 requests - 1, tokens - prompt_tokens),

@@ -2,6 +2,7 @@
 // threads submit requests, abort them and read an immutable snapshot. It knows tokens, not text.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -42,6 +43,12 @@ struct EngineRequest {
   std::vector<TokenId> prompt;  // at least one token
   SamplingParams sampling;
   std::int32_t max_new_tokens = 0;  // 0 is allowed: prompt logprobs only
+  // To go on with an answer behind tokens the model did not choose: its first sequence, which was
+  // aborted and has ended, and how many tokens at the prompt's end are that answer so far. They
+  // count as generated. Such a request was admitted before and keeps its age: no queue limit and no
+  // drain refuses it.
+  SeqId continues = 0;
+  std::int32_t generated = 0;
   bool prompt_logprobs = false;
   std::int32_t prompt_top_logprobs = 0;
   std::int32_t priority = 0;  // lower runs first, under --scheduling-policy priority
@@ -73,6 +80,9 @@ struct EngineInfo {
   std::int32_t free_pages = 0;
   std::int32_t total_pages = 0;
   std::uint64_t steps = 0;
+  std::uint64_t rows = 0;  // of all steps
+  // Steps by rows: element i counts those with at most 2^i rows and more than 2^(i - 1).
+  std::array<std::uint64_t, 17> step_rows{};
   std::uint64_t prompt_tokens = 0;
   std::uint64_t generated_tokens = 0;
   std::uint64_t prefix_query_tokens = 0;

@@ -1,6 +1,7 @@
 #include "engine/engine_core.h"
 
 #include <algorithm>
+#include <bit>
 #include <utility>
 
 #include "base/check.h"
@@ -96,7 +97,7 @@ std::unique_ptr<Sequence> EngineCore::make_sequence(SeqId id, EngineRequest requ
   auto seq = std::make_unique<Sequence>();
   seq->id = id;
   seq->tokens = std::move(request.prompt);
-  seq->prompt_len = static_cast<std::int32_t>(seq->tokens.size());
+  seq->prompt_len = static_cast<std::int32_t>(seq->tokens.size()) - request.generated;
   seq->usage.prompt_tokens = seq->prompt_len;
   seq->timings.arrival = request.arrival;
   if (kv_config_.prefix_caching) {
@@ -171,11 +172,19 @@ bool EngineCore::launch() {
     totals_.step_times.schedule += clock_.now() - begin;
     open.ticket = model_->submit(std::move(plan), wake_);
     open.submitted = clock_.now();
+    count_rows(open.rows);
     open_.push_back(std::move(open));
     ++totals_.steps;
     progress = true;
   }
   return progress;
+}
+
+void EngineCore::count_rows(std::int32_t rows) {
+  const auto count = static_cast<std::uint64_t>(rows);
+  totals_.rows += count;
+  const auto power = static_cast<std::size_t>(std::bit_width(count - 1));
+  ++totals_.step_rows[std::min(power, totals_.step_rows.size() - 1)];
 }
 
 // Moves the sequences to where the submitted plan leaves them.
@@ -195,7 +204,8 @@ EngineCore::OpenStep EngineCore::advance(const std::vector<ScheduledSpan>& spans
     if (span.kind == SpanKind::kPrefill && samples) seq.phase = SeqPhase::kDecoding;
     if (seq.timings.scheduled == 0) {
       seq.timings.scheduled = now;
-      totals_.prompt_tokens += static_cast<std::uint64_t>(seq.prompt_len);
+      if (seq.request.continues == 0)
+        totals_.prompt_tokens += static_cast<std::uint64_t>(seq.prompt_len);
       leave_queue(seq);
     }
   }

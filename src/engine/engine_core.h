@@ -104,6 +104,7 @@ class EngineCore {
   void add_counters(EngineInfo& info) const;
   bool collect();
   bool launch();
+  void count_rows(std::int32_t rows);
   OpenStep advance(const std::vector<ScheduledSpan>& spans);
   void apply(const OpenStep& open, StepResult result);
   void take_token(Sequence& seq, RowResult row);

@@ -187,8 +187,10 @@ void Scheduler::start(Sequence& seq, const kv::PrefixMatch& match) {
   seq.confirmed_len = seq.planned_len;
   if (seq.admissions++ == 0) {
     seq.usage.cached_tokens = seq.planned_len;
-    counters_.prefix_query_tokens += static_cast<std::uint64_t>(seq.prompt_len);
-    counters_.prefix_hit_tokens += static_cast<std::uint64_t>(seq.planned_len);
+    // The prompt of an answer that goes on was counted when it began.
+    const bool is_new = seq.request.continues == 0;
+    counters_.prefix_query_tokens += static_cast<std::uint64_t>(is_new ? seq.prompt_len : 0);
+    counters_.prefix_hit_tokens += static_cast<std::uint64_t>(is_new ? seq.planned_len : 0);
   }
   const auto place =
       std::lower_bound(running_.begin(), running_.end(), &seq,

@@ -71,7 +71,7 @@ class Scheduler {
  private:
   using Key = std::tuple<std::int32_t, SeqId, Sequence*>;  // priority, age
   Key key_of(Sequence& seq) const {
-    return {limits_.by_priority ? seq.request.priority : 0, seq.id, &seq};
+    return {limits_.by_priority ? seq.request.priority : 0, seq.age(), &seq};
   }
   struct Budget {
     std::int32_t rows;

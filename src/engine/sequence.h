@@ -48,6 +48,8 @@ struct Sequence {
   SequenceUsage usage;
   SequenceTimings timings;
 
+  // Lower goes first. What continues an answer is as old as that.
+  SeqId age() const { return request.continues > 0 ? request.continues : id; }
   std::int32_t generated() const { return static_cast<std::int32_t>(tokens.size()) - prompt_len; }
   bool active() const { return phase == SeqPhase::kPrefilling || phase == SeqPhase::kDecoding; }
   std::int32_t prefill_left() const {

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "base/ids.h"
+
 namespace strata::harmony {
 
 enum class Role { kSystem, kDeveloper, kUser, kAssistant, kTool };
@@ -20,6 +22,9 @@ struct Message {
   std::string recipient;     // "" (everyone), "functions.NAME", "assistant"
   std::string content_type;  // "", "json", "<|constrain|>json" (its marker is a special)
   std::string content;
+  // Not empty: the message is rendered as <|start|> and these ids, closing token included, and only
+  // `role` and `channel` are read of the fields above. For turns the server sampled itself.
+  std::vector<TokenId> tokens = {};
 };
 
 // A function the model may call. `parameters` is the JSON schema text, key order kept; empty: the

@@ -11,11 +11,12 @@ constexpr int kLongestHeader = 128;  // tokens
 }  // namespace
 
 Parser::Parser(const tokenizer::Tokenizer& tokenizer, std::vector<std::string> declared_tools,
-               bool starts_in_final)
+               Opened opened)
     : tokenizer_(tokenizer), declared_tools_(std::move(declared_tools)) {
-  if (!starts_in_final) return;
+  if (opened == Opened::kNothing) return;
   state_ = State::kContent;
-  is_final_channel_ = true;
+  is_final_channel_ = opened == Opened::kFinal;
+  kind_ = opened == Opened::kFinal ? MessageKind::kFinal : MessageKind::kAnalysis;
   announce_ = true;
 }
 

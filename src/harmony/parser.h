@@ -35,6 +35,9 @@ struct Event {
   TokenId token = kNoToken;  // kContent: the token that completed the text
 };
 
+// The message the prompt ends in, left open for the model to go on with.
+enum class Opened { kNothing, kFinal, kAnalysis };
+
 struct ParserStats {
   int malformed_headers = 0;
   int discarded_calls = 0;
@@ -45,9 +48,8 @@ class Parser {
  public:
   // `declared_tools`: names as offered, those outside the namespace "functions" with their own
   // ("get_weather", "agents.spawn"); recipients match with or without "functions.".
-  // `starts_in_final`: the prompt ended inside a final message.
   Parser(const tokenizer::Tokenizer& tokenizer, std::vector<std::string> declared_tools,
-         bool starts_in_final = false);
+         Opened opened = Opened::kNothing);
 
   // Feeds one sampled token, stop tokens included; appends events. After done() or finish()
   // further tokens are ignored.

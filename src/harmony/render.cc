@@ -24,6 +24,10 @@ bool is_final(const Message& message) {
   return message.role == Role::kAssistant && message.channel == "final";
 }
 
+bool is_analysis(const Message& message) {
+  return message.role == Role::kAssistant && message.channel == "analysis";
+}
+
 // Index of the first message whose analysis, and that of all before it, stays in the prompt.
 std::size_t first_kept(const std::vector<Message>& messages, const RenderOptions& options) {
   const std::size_t count = messages.size();
@@ -110,6 +114,10 @@ Result<void> Renderer::message(const Message& message, bool left_open) {
     return {};
   }
   special(ids_.start);
+  if (!message.tokens.empty()) {
+    out_.insert(out_.end(), message.tokens.begin(), message.tokens.end() - (left_open ? 1 : 0));
+    return {};
+  }
   if (Result<void> written = author(message); !written) return written;
   if (!message.channel.empty()) {
     special(ids_.channel);
@@ -139,8 +147,10 @@ Result<std::vector<TokenId>> render(const Conversation& conversation,
     return fail(ErrorCode::kInternal, "the model's tokenizer has no harmony tokens");
   const std::vector<Message>& messages = conversation.messages;
   const bool continues = options.continue_last_message;
-  if (continues && (messages.empty() || !is_final(messages.back())))
-    return invalid("only a last assistant message with content can be continued", "messages");
+  if (continues &&
+      (messages.empty() || !(is_final(messages.back()) || is_analysis(messages.back()))))
+    return invalid("only the content or reasoning of a last assistant message can be continued",
+                   "messages");
 
   std::vector<TokenId> ids;
   Renderer renderer(tokenizer, ids);

@@ -108,8 +108,6 @@ struct BackendOptions {
   std::int32_t num_swap_pages = 0;
   std::int32_t max_pages_per_seq = 0;  // table length of the full group
   KvDtype kv_dtype = KvDtype::kF32;
-  WeightFormat dense = WeightFormat::kBf16;
-  bool int8_activations = false;  // --cpu-act int8
   bool poison_freed_pages = false;
 };
 
@@ -119,6 +117,9 @@ struct StageStats {
   std::int64_t calls = 0;
   std::int64_t nanos = 0;
   std::int64_t weight_bytes = 0;  // weights read from memory, each counted once a call
+  std::int64_t kv_bytes = 0;      // keys and values read from memory, likewise
+  std::int64_t float_adds = 0;    // multiply-adds in float32 ...
+  std::int64_t integer_adds = 0;  // ... and of weights with quantised activations
 };
 
 // An expert's slab as the backend reads it. `data` stays valid until the epoch that drops it ends.
@@ -185,12 +186,15 @@ class Backend {
   virtual void read_f32(Buffer buffer, std::span<float> out) = 0;
 };
 
-// Ids that may never be emitted (padding rows, start-of-text, reserved): given at construction.
+// What a backend knows from its construction on, before the first weight arrives. never_emit:
+// padding rows, start-of-text, reserved ids.
 struct BackendContext {
   ModelConfig config;
   std::vector<TokenId> never_emit;
   std::int32_t rank = 0;
   std::int32_t world = 1;
+  WeightFormat dense = WeightFormat::kBf16;  // of matrices but the embedding and the router
+  bool int8_activations = false;             // --cpu-act int8: of integer products
 };
 
 }  // namespace strata::kernels

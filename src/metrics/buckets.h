@@ -22,6 +22,11 @@ inline constexpr std::array kLengthBuckets = {1.0,     2.0,     5.0,     10.0,  
                                               100.0,   200.0,   500.0,   1000.0,  2000.0, 5000.0,
                                               10000.0, 20000.0, 50000.0, 100000.0};
 inline constexpr std::array kChoiceBuckets = {1.0, 2.0, 5.0, 10.0, 20.0};
+inline constexpr std::array kStepBuckets = {1.0,   8.0,    16.0,   32.0,   64.0,   128.0,  256.0,
+                                            512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0};
 inline constexpr std::array kHttpBuckets = {0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0};
+inline constexpr std::array kFineHttpBuckets = {0.01, 0.025, 0.05, 0.075, 0.1,  0.25, 0.5,
+                                                0.75, 1.0,   1.5,  2.0,   2.5,  3.0,  3.5,
+                                                4.0,  4.5,   5.0,  7.5,   10.0, 30.0, 60.0};
 
 }  // namespace strata::metrics

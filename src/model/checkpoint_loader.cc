@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/result.h"
 #include "weights/tensor_map.h"
 
@@ -130,6 +131,8 @@ ModelWeights load_checkpoint(const weights::Checkpoint& checkpoint, kernels::Bac
   const double megabytes = static_cast<double>(checkpoint.total_bytes()) * 1e-6;
   log_info("loaded {:.1f} MB of weights in {:.2f} s ({:.1f} GB/s)", megabytes, elapsed.count(),
            megabytes * 1e-3 / elapsed.count());
+  log_info("{:.1f} MB of this process are in huge pages",
+           static_cast<double>(huge_page_bytes()) * 1e-6);
   return weights;
 }
 

@@ -17,14 +17,22 @@ namespace {
 constexpr std::int64_t kMiB = std::int64_t{1} << 20;
 constexpr std::int32_t kAutoLenStep = 1024;  // --max-model-len auto is a multiple of this
 
-// Weights that are not experts, as the backend keeps them: matrices in bf16, vectors in float32.
-std::int64_t dense_bytes(const ModelConfig& c) {
+// Weights that are not experts, as the backend keeps them: matrices in bf16 or int8 (whose rows
+// lie in tiles of 16, a byte a weight and two a group of 32), vectors in float32. Embedding and
+// router stay in bf16.
+std::int64_t dense_bytes(const ModelConfig& c, kernels::WeightFormat format) {
+  const auto matrix = [format](std::int64_t rows, std::int64_t k) {
+    if (format != kernels::WeightFormat::kI8g32) return rows * k * 2;
+    return (rows + 15) / 16 * 16 * (k + k / 32 * 2);
+  };
   const std::int64_t hidden = c.hidden;
-  const std::int64_t matrices = hidden * c.qkv_dim() + std::int64_t{c.q_dim()} * hidden;
+  const std::int64_t matrices =
+      matrix(c.q_dim(), hidden) + 2 * matrix(c.kv_dim(), hidden) + matrix(hidden, c.q_dim());
   const std::int64_t router = (hidden + 1) * c.num_experts;
   const std::int64_t vectors = 2 * hidden + c.qkv_dim() + hidden + c.num_q_heads;
-  const std::int64_t layer = matrices * 2 + router * 4 + vectors * 4;
-  return layer * c.num_layers + 2 * (std::int64_t{c.vocab} * hidden * 2) + hidden * 4;
+  const std::int64_t layer = matrices + router * 4 + vectors * 4;
+  return layer * c.num_layers + matrix(c.vocab, hidden) + std::int64_t{c.vocab} * hidden * 2 +
+         hidden * 4;
 }
 
 std::int64_t expert_bytes(const ModelConfig& c) {
@@ -110,7 +118,6 @@ kernels::BackendOptions backend_options(const PlanRequest& r, std::int64_t lengt
   options.max_pages_per_seq =
       static_cast<std::int32_t>((length + r.page_tokens - 1) / r.page_tokens + 1);
   options.kv_dtype = r.kv_dtype;
-  options.dense = r.dense;
   return options;
 }
 
@@ -118,7 +125,7 @@ kernels::BackendOptions backend_options(const PlanRequest& r, std::int64_t lengt
 
 Result<MemoryPlan> make_memory_plan(const PlanRequest& r) {
   const std::int64_t experts = expert_bytes(r.config);
-  const std::int64_t dense = dense_bytes(r.config);
+  const std::int64_t dense = dense_bytes(r.config, r.dense);
   const std::int64_t activations = activation_bytes(r);
   const std::int64_t fixed = experts + dense + activations + r.swap_space_bytes;
   const std::int64_t limit =
@@ -163,7 +170,10 @@ Result<MemoryPlan> make_memory_plan(const PlanRequest& r) {
       {"weights.experts", "RAM", experts,
        fmt::format("{} slabs of {}", r.config.num_experts * r.config.num_layers,
                    mib(experts / (std::int64_t{r.config.num_experts} * r.config.num_layers)))},
-      {"weights.dense", "RAM", dense, "attention, router, embedding, unembedding"},
+      {"weights.dense", "RAM", dense,
+       r.dense == kernels::WeightFormat::kI8g32
+           ? "attention and unembedding in int8, router and embedding in bf16"
+           : "attention, router, embedding, unembedding"},
       {"kv.pool", "RAM", pages * one_page,
        fmt::format("{} pages of {} tokens, {}", pages, r.page_tokens,
                    r.kv_dtype == KvDtype::kF32 ? "float32" : "bfloat16")},

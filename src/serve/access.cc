@@ -94,6 +94,10 @@ std::optional<Error> Access::check_key(const http::Request& request) const {
                "", "invalid_api_key", 0};
 }
 
+Sha256Digest Access::client(const http::Request& request) const {
+  return keys_.empty() ? Sha256Digest{} : digest(key_of(request));
+}
+
 bool Access::origin_allowed(const http::Request& request) const {
   if (any_origin_) return true;
   const auto origin = lower(request.header("origin"));
@@ -117,7 +121,10 @@ Access::Headers Access::cors_headers(const http::Request& request) const {
   if (!origin_allowed(request)) return out;
   out.emplace_back("Access-Control-Allow-Origin", std::string(origin));
   out.emplace_back("Access-Control-Expose-Headers",
-                   "x-request-id, openai-processing-ms, retry-after");
+                   "x-request-id, x-strata-stream-id, openai-processing-ms, retry-after, "
+                   "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
+                   "x-ratelimit-reset-requests, x-ratelimit-limit-tokens, "
+                   "x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens");
   return out;
 }
 

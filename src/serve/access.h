@@ -22,6 +22,8 @@ class Access {
   std::optional<Error> check_host(const http::Request& request) const;
   // The key in Authorization or X-Api-Key. Takes the same time whichever key is how wrong.
   std::optional<Error> check_key(const http::Request& request) const;
+  // Whose request it is: the digest of its key; zero where any key is accepted.
+  Sha256Digest client(const http::Request& request) const;
   // A page of a site that is not allowed may not start work here.
   std::optional<Error> check_origin(const http::Request& request) const;
 

@@ -38,22 +38,42 @@ Call::Call(std::shared_ptr<Context> context, std::shared_ptr<http::Exchange> exc
       exchange_(std::move(exchange)),
       id_(request_id(*context_, exchange_->request())),
       arrival_(context_->clock.now()),
-      headers_(context_->access.cors_headers(exchange_->request())) {}
+      headers_(context_->access.cors_headers(exchange_->request())),
+      client_(context_->access.client(exchange_->request())) {}
+
+Result<void> Call::admit() {
+  limited_ = true;
+  auto lease = context_->limiter.admit(client_);
+  if (!lease) return Unexpected(lease.error());
+  lease_ = std::move(*lease);
+  return {};
+}
+
+Result<void> Call::take_prompt(std::int64_t tokens) {
+  return lease_ ? lease_->take_prompt(tokens) : Result<void>{};
+}
+
+void Call::take_answer(std::int64_t tokens) {
+  if (lease_) lease_->take_answer(tokens);
+}
 
 void Call::add_header(std::string name, std::string value) {
   headers_.emplace_back(std::move(name), std::move(value));
 }
 
-void Call::add_headers(http::Response& response) const {
+void Call::add_headers(http::Response& response) {
   response.headers.emplace_back("x-request-id", id_);
-  for (const auto& header : headers_) response.headers.push_back(header);
+  for (auto& header : headers_) response.headers.push_back(header);
+  if (!limited_) return;
+  for (auto& header : context_->limiter.headers(client_))
+    response.headers.push_back(std::move(header));
 }
 
-void Call::record(int status) const {
+void Call::record(int status, std::size_t bytes) {
   const double seconds = to_seconds(context_->clock.now() - arrival_);
   const auto method = known_method(request().method);
-  context_->metrics.http_request(route_, method, status, seconds);
-  log_debug("{} {} {} {:.1f} ms {}", method, route_, status, seconds * 1e3, id_);
+  context_->metrics.http_request({route_, method, status, seconds, request().body.size(), bytes});
+  log_debug("request {}: {} {} {} {:.1f} ms", id_, method, route_, status, seconds * 1e3);
 }
 
 void Call::respond(http::Response response) {
@@ -61,7 +81,7 @@ void Call::respond(http::Response response) {
   add_headers(response);
   const double ms = to_seconds(context_->clock.now() - arrival_) * 1e3;
   response.headers.emplace_back("openai-processing-ms", fmt::format("{:.0f}", ms));
-  record(response.status);
+  record(response.status, response.body.size());
   exchange_->respond(std::move(response));
 }
 
@@ -76,8 +96,13 @@ void Call::begin_events() {
   exchange_->start_stream(std::move(head));
 }
 
+void Call::write(std::string events) {
+  bytes_written_ += events.size();
+  exchange_->write(std::move(events));
+}
+
 void Call::end_events() {
-  record(200);
+  record(200, bytes_written_);
   exchange_->finish();
 }
 

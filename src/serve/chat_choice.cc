@@ -20,10 +20,11 @@ api::TokenLogprobText logprob_text(const TokenOutput& output, const tokenizer::T
 ChatChoice::ChatChoice(const tokenizer::Tokenizer& tokenizer, ChatChoiceOptions options)
     : tokenizer_(tokenizer),
       options_(std::move(options)),
-      parser_(tokenizer, options_.tool_names, options_.starts_in_final),
+      parser_(tokenizer, options_.tool_names, options_.opened),
       visible_(options_.stop, options_.include_stop_text) {
-  if (!options_.starts_in_final) return;
-  open_kind_ = MessageKind::kFinal;
+  if (options_.opened == harmony::Opened::kNothing) return;
+  open_kind_ =
+      options_.opened == harmony::Opened::kFinal ? MessageKind::kFinal : MessageKind::kAnalysis;
   message_open_ = true;
 }
 
@@ -41,7 +42,9 @@ bool ChatChoice::is_hidden_stop(TokenId token) const {
 
 bool ChatChoice::push(const TokenOutput& output) {
   if (options_.keep_token_ids) token_ids_.push_back(output.token);
+  ++pushed_;
   if (is_hidden_stop(output.token)) return false;
+  if (in_reasoning() && !tokenizer_.is_special(output.token)) ++reasoning_tokens_;
   if (output.has_logprob && is_visible() && !tokenizer_.is_special(output.token))
     visible_.add_token(logprob_text(output, tokenizer_));
   events_.clear();
@@ -57,6 +60,8 @@ void ChatChoice::handle(const harmony::Event& event) {
     case EventKind::kMessageStart:
       message_open_ = true;
       open_kind_ = event.message;
+      answering_ |= is_visible() || event.message == MessageKind::kToolCall;
+      parts_.push_back({event.message, event.tool_name, opened_by_prompt() ? 0 : pushed_, pushed_});
       if (is_visible()) open_visible();
       if (event.message == MessageKind::kToolCall) {
         auto& start = deltas_.emplace_back();
@@ -81,6 +86,8 @@ void ChatChoice::handle(const harmony::Event& event) {
         move_visible();
       }
       message_open_ = false;
+      // Ended by a token of its own, or by the end of all.
+      parts_.back().end = ended_ ? pushed_ : pushed_ - 1;
       break;
   }
 }
@@ -112,6 +119,7 @@ void ChatChoice::move_visible() {
 }
 
 void ChatChoice::end(const SequenceEnd& ended) {
+  ended_ = true;
   events_.clear();
   parser_.finish(events_);
   for (const auto& event : events_) handle(event);

@@ -8,6 +8,7 @@
 #include "base/ids.h"
 #include "engine/token_stream.h"
 #include "harmony/parser.h"
+#include "serve/turn_memory.h"
 #include "serve/visible_text.h"
 #include "tokenizer/tokenizer.h"
 
@@ -24,7 +25,7 @@ struct Delta {
 
 struct ChatChoiceOptions {
   std::vector<std::string> tool_names;
-  bool starts_in_final = false;
+  harmony::Opened opened = harmony::Opened::kNothing;
   bool include_reasoning = true;
   bool ignore_eos = false;
   bool keep_token_ids = false;
@@ -50,12 +51,26 @@ class ChatChoice {
   const std::vector<TokenId>& token_ids() const { return token_ids_; }
   const harmony::ParserStats& stats() const { return parser_.stats(); }
 
+  // The model is in the middle of its reasoning.
+  bool in_reasoning() const {
+    return message_open_ && open_kind_ == harmony::MessageKind::kAnalysis;
+  }
+  // Tokens of reasoning text so far.
+  std::int32_t reasoning_tokens() const { return reasoning_tokens_; }
+  // An answer or a tool call has begun: more than reasoning came.
+  bool answering() const { return answering_; }
+  // Messages so far, by their place among the pushed tokens.
+  const std::vector<TurnPart>& parts() const { return parts_; }
+
  private:
   void handle(const harmony::Event& event);
   void open_visible();
   Delta& delta(DeltaKind kind);
   void move_visible();
   bool is_visible() const;
+  bool opened_by_prompt() const {
+    return options_.opened != harmony::Opened::kNothing && parts_.empty();
+  }
   bool is_hidden_stop(TokenId token) const;
 
   const tokenizer::Tokenizer& tokenizer_;
@@ -65,6 +80,11 @@ class ChatChoice {
   harmony::MessageKind open_kind_ = harmony::MessageKind::kDiscarded;
   bool message_open_ = false;
   bool any_visible_ = false;
+  bool answering_ = false;
+  std::int32_t reasoning_tokens_ = 0;
+  std::size_t pushed_ = 0;  // tokens
+  bool ended_ = false;
+  std::vector<TurnPart> parts_;
   std::int32_t tool_calls_ = 0;
   std::vector<Delta> deltas_;
   std::vector<harmony::Event> events_;  // scratch

@@ -1,8 +1,10 @@
 #include "serve/chat_session.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "serve/prompt.h"
+#include "serve/turn_memory.h"
 
 namespace strata::serve {
 namespace {
@@ -15,7 +17,7 @@ api::AnswerIdentity make_identity(const Context& context, const std::string& mod
 ChatChoiceOptions choice_options(const api::ChatRequest& request) {
   ChatChoiceOptions out;
   for (const auto& tool : request.tools) out.tool_names.push_back(tool.name);
-  out.starts_in_final = starts_in_final(request);
+  out.opened = opened_message(request);
   out.include_reasoning = request.include_reasoning;
   out.ignore_eos = request.sampling.ignore_eos;
   out.keep_token_ids = request.return_token_ids;
@@ -31,6 +33,8 @@ void ChatSession::serve(const std::shared_ptr<Call>& call) {
   auto& context = call->context();
   auto request = api::parse_chat_request(call->request().body, context.limits());
   if (!request) return call->fail(request.error());
+  if (const auto ready = prepare_stream(*call, request->stream); !ready)
+    return call->fail(ready.error());
   auto prompt = render_chat(*request, context);
   if (!prompt) return call->fail(prompt.error());
   const auto length = answer_length(prompt->size(), request->max_tokens, context, "messages");
@@ -46,17 +50,23 @@ void ChatSession::serve(const std::shared_ptr<Call>& call) {
   base.max_new_tokens = *length;
   base.priority = request->sampling.priority;
   base.cache_salt = request->sampling.cache_salt;
-  std::vector<EngineRequest> requests(static_cast<std::size_t>(request->sampling.n), base);
-  for (std::size_t i = 0; i < requests.size(); ++i) requests[i].sampling.seed += i;
-  std::shared_ptr<ChatSession> session(new ChatSession(call, std::move(*request)));
-  const auto choices = requests.size();
-  session->start(std::move(requests), choices);
+  Submission submission;
+  submission.choices_per_prompt = static_cast<std::size_t>(request->sampling.n);
+  submission.limited_by_context = *length < request->max_tokens.value_or(INT32_MAX);
+  submission.requests.assign(submission.choices_per_prompt, base);
+  for (std::size_t i = 0; i < submission.requests.size(); ++i)
+    submission.requests[i].sampling.seed += i;
+  auto identity = make_identity(context, request->model);
+  std::shared_ptr<ChatSession> session(
+      new ChatSession(call, std::move(*request), std::move(identity)));
+  session->start(std::move(submission));
 }
 
-ChatSession::ChatSession(std::shared_ptr<Call> call, api::ChatRequest request)
-    : Session(std::move(call), request.stream.stream),
+ChatSession::ChatSession(std::shared_ptr<Call> call, api::ChatRequest request,
+                         api::AnswerIdentity identity)
+    : Session(std::move(call), identity.id, request.stream),
       request_(std::move(request)),
-      identity_(make_identity(context(), request_.model)),
+      identity_(std::move(identity)),
       writer_(identity_, request_.stream.include_usage) {
   choices_.reserve(static_cast<std::size_t>(request_.sampling.n));
   for (std::int32_t i = 0; i < request_.sampling.n; ++i) {
@@ -66,8 +76,31 @@ ChatSession::ChatSession(std::shared_ptr<Call> call, api::ChatRequest request)
   }
 }
 
-bool ChatSession::on_token(std::size_t choice, const TokenOutput& output) {
-  return choices_[choice].push(output);
+Verdict ChatSession::on_token(std::size_t choice, const TokenOutput& output) {
+  auto& to = choices_[choice];
+  if (to.push(output)) return Verdict::kEnded;
+  if (!to.in_reasoning()) return Verdict::kMore;
+  const bool spent =
+      request_.thinking_token_budget && to.reasoning_tokens() >= *request_.thinking_token_budget;
+  return answer_now_ || spent ? Verdict::kForced : Verdict::kMore;
+}
+
+// Ends the analysis message and opens the final one.
+std::vector<TokenId> ChatSession::forced_tokens() const {
+  const auto& tokenizer = context().tokenizer;
+  const auto& ids = tokenizer.specials();
+  std::vector<TokenId> out = {ids.end, ids.start};
+  tokenizer.encode("assistant", out);
+  out.push_back(ids.channel);
+  tokenizer.encode("final", out);
+  out.push_back(ids.message);
+  return out;
+}
+
+bool ChatSession::answer_now() {
+  answer_now_ = true;
+  return std::any_of(choices_.begin(), choices_.end(),
+                     [](const ChatChoice& choice) { return !choice.answering(); });
 }
 
 void ChatSession::on_prompt_logprobs(std::size_t /*choice*/, std::vector<PromptLogprob> /*all*/) {}
@@ -76,7 +109,25 @@ void ChatSession::on_end(std::size_t choice, const SequenceEnd& ended) {
   choices_[choice].end(ended);
   const auto& stats = choices_[choice].stats();
   context().metrics.model_output_oddities(stats.malformed_headers, stats.discarded_calls);
+  remember(choice);
   if (!request_.stream.stream) fold(choice);
+}
+
+// For the time this turn comes back in a conversation's history.
+void ChatSession::remember(std::size_t choice) {
+  const auto& from = choices_[choice];
+  const auto& stats = from.stats();
+  // Without an opening the model wrote the turn's first header behind somebody else's message.
+  const bool opened = request_.add_generation_prompt || request_.continue_final_message;
+  if (context().options.turn_memory_bytes == 0 || !opened || from.stop().text ||
+      stats.malformed_headers > 0 || stats.discarded_calls > 0)
+    return;
+  const auto& prompt = request_of(choice).prompt;
+  const auto start =
+      std::find(prompt.rbegin(), prompt.rend(), context().tokenizer.specials().start);
+  const std::vector<TokenId> opening(start.base(), prompt.end());
+  auto turn = exact_turn(opening, tokens_of(choice), from.parts(), context().tokenizer);
+  if (turn) context().turns.remember(std::move(*turn), request_.sampling.cache_salt);
 }
 
 // Deltas of a choice that is answered whole.

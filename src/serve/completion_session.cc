@@ -44,8 +44,11 @@ void CompletionSession::serve(const std::shared_ptr<Call>& call) {
   auto request = api::parse_completion_request(call->request().body, context.limits());
   if (!request) return call->fail(request.error());
 
+  if (const auto ready = prepare_stream(*call, request->stream); !ready)
+    return call->fail(ready.error());
+
   Prompts prompts;
-  std::vector<EngineRequest> requests;
+  Submission submission;
   const auto n = static_cast<std::size_t>(request->sampling.n);
   const auto sampling = make_sampling(request->sampling, context, request->logprobs.value_or(-1));
   for (const auto& prompt : request->prompts) {
@@ -53,6 +56,7 @@ void CompletionSession::serve(const std::shared_ptr<Call>& call) {
     const auto length =
         answer_length(prompts.back().size(), request->max_tokens, context, "prompt");
     if (!length) return call->fail(length.error());
+    submission.limited_by_context |= *length < request->max_tokens;
     EngineRequest base;
     base.prompt = prompts.back();
     base.sampling = sampling;
@@ -62,20 +66,22 @@ void CompletionSession::serve(const std::shared_ptr<Call>& call) {
     base.priority = request->sampling.priority;
     base.cache_salt = request->sampling.cache_salt;
     for (std::size_t i = 0; i < n; ++i) {
-      requests.push_back(base);
-      requests.back().sampling.seed += i;
+      submission.requests.push_back(base);
+      submission.requests.back().sampling.seed += i;
     }
   }
+  submission.choices_per_prompt = n;
+  auto identity = make_identity(context, request->model);
   std::shared_ptr<CompletionSession> session(
-      new CompletionSession(call, std::move(*request), prompts));
-  session->start(std::move(requests), n);
+      new CompletionSession(call, std::move(*request), std::move(identity), prompts));
+  session->start(std::move(submission));
 }
 
 CompletionSession::CompletionSession(std::shared_ptr<Call> call, api::CompletionRequest request,
-                                     const Prompts& prompts)
-    : Session(std::move(call), request.stream.stream),
+                                     api::AnswerIdentity identity, const Prompts& prompts)
+    : Session(std::move(call), identity.id, request.stream),
       request_(std::move(request)),
-      identity_(make_identity(context(), request_.model)) {
+      identity_(std::move(identity)) {
   const auto n = static_cast<std::size_t>(request_.sampling.n);
   choices_.reserve(prompts.size() * n);
   for (std::size_t i = 0; i < prompts.size() * n; ++i) {
@@ -89,8 +95,8 @@ CompletionSession::CompletionSession(std::shared_ptr<Call> call, api::Completion
   }
 }
 
-bool CompletionSession::on_token(std::size_t choice, const TokenOutput& output) {
-  return choices_[choice].push(output);
+Verdict CompletionSession::on_token(std::size_t choice, const TokenOutput& output) {
+  return choices_[choice].push(output) ? Verdict::kEnded : Verdict::kMore;
 }
 
 void CompletionSession::on_prompt_logprobs(std::size_t choice,

@@ -18,9 +18,9 @@ class CompletionSession final : public Session {
  private:
   using Prompts = std::vector<std::vector<TokenId>>;
   CompletionSession(std::shared_ptr<Call> call, api::CompletionRequest request,
-                    const Prompts& prompts);
+                    api::AnswerIdentity identity, const Prompts& prompts);
 
-  bool on_token(std::size_t choice, const TokenOutput& output) override;
+  Verdict on_token(std::size_t choice, const TokenOutput& output) override;
   void on_prompt_logprobs(std::size_t choice, std::vector<PromptLogprob> logprobs) override;
   void on_end(std::size_t choice, const SequenceEnd& ended) override;
   void write_opening(std::string& events) override;
@@ -28,6 +28,7 @@ class CompletionSession final : public Session {
   void write_closing(std::string& events) override;
   std::string whole_answer() override;
   std::int64_t reasoning_tokens(std::size_t /*choice*/) const override { return 0; }
+  bool answering(std::size_t /*choice*/) const override { return true; }
 
   void fold(std::size_t choice);
   void write_chunk(std::string& events, const api::CompletionChoice& chunk);

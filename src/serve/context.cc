@@ -6,12 +6,24 @@
 #include <algorithm>
 #include <chrono>
 #include <random>
+#include <span>
 
 #include "base/check.h"
 #include "base/random.h"
+#include "base/sha256.h"
 
 namespace strata::serve {
 namespace {
+
+// Events of streams that ended, kept for clients that come back.
+constexpr std::size_t kMaxEndedLogBytes = 32U << 20;
+
+std::array<std::uint32_t, 8> make_secret() {
+  std::array<std::uint32_t, 8> secret{};
+  std::random_device device;
+  for (auto& word : secret) word = device();
+  return secret;
+}
 
 std::uint64_t key_from(std::uint64_t seed) {
   if (seed != 0) return seed;
@@ -35,18 +47,36 @@ Context::Context(ServiceOptions given, const tokenizer::Tokenizer& tok, Engine& 
       metrics(met),
       clock(clk != nullptr ? *clk : own_clock),
       access(options),
+      limiter(options.key_limits, clock),
+      streams(Nanos{options.resume_ms} * 1'000'000, kMaxEndedLogBytes),
+      turns(options.turn_memory_bytes),
       created(options.created != 0 ? options.created : unix_time()),
       fingerprint(options.fingerprint.empty() ? "strata-" + options.version : options.fingerprint),
-      random_key_(key_from(options.id_seed)) {
+      seed_key_(key_from(options.seed)),
+      id_secret_(make_secret()) {
   STRATA_CHECK(!options.model_names.empty(), "a service needs a model name");
 }
 
-std::uint64_t Context::random() const {
-  return random_at(random_key_, random_counter_.fetch_add(1, std::memory_order_relaxed));
+std::uint64_t Context::random_seed() const {
+  return random_at(seed_key_, seed_counter_.fetch_add(1, std::memory_order_relaxed));
 }
 
 std::string Context::make_id(std::string_view prefix) const {
-  return fmt::format("{}{:016x}{:08x}", prefix, random(), random() >> 32);
+  Sha256 hash;
+  hash.update(std::as_bytes(std::span(id_secret_)));
+  const auto number = id_counter_.fetch_add(1, std::memory_order_relaxed);
+  hash.update(std::as_bytes(std::span(&number, 1)));
+  const auto digest = hash.finish();
+  return fmt::format("{}{:02x}", prefix, fmt::join(digest.begin(), digest.begin() + 12, ""));
+}
+
+std::optional<std::int64_t> Throttle::due(Nanos now) {
+  Nanos next = next_.load(std::memory_order_relaxed);
+  if (now < next || !next_.compare_exchange_strong(next, now + interval_)) {
+    ++unsaid_;
+    return std::nullopt;
+  }
+  return unsaid_.exchange(0);
 }
 
 api::RequestLimits Context::limits() const {

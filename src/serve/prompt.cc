@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 
 namespace strata::serve {
 namespace {
@@ -31,6 +32,24 @@ void add_assistant(const api::ChatMessage& message, std::vector<harmony::Message
     added.recipient = "functions." + call.name;
     added.content_type = "<|constrain|>json";
   }
+}
+
+TurnFields turn_fields(const api::ChatMessage& message) {
+  TurnFields out;
+  if (message.has_content) out.content = message.content;
+  out.reasoning = message.reasoning;
+  for (const auto& call : message.tool_calls) out.calls.emplace_back(call.name, call.arguments);
+  return out;
+}
+
+// A turn of this server's own comes back with the tokens it was made of.
+bool add_remembered(const api::ChatMessage& message, const std::string& salt,
+                    const Context& context, std::vector<harmony::Message>& out) {
+  if (context.options.turn_memory_bytes == 0) return false;
+  auto turn = context.turns.find(turn_fields(message), salt);
+  if (!turn) return false;
+  std::move(turn->begin(), turn->end(), std::back_inserter(out));
+  return true;
 }
 
 void add_message(const api::ChatMessage& message, std::vector<harmony::Message>& out) {
@@ -77,7 +96,12 @@ harmony::Conversation make_conversation(const api::ChatRequest& request, const C
     if (next > 0) out.instructions += "\n\n";
     out.instructions += request.messages[next].content;
   }
-  for (; next < request.messages.size(); ++next) add_message(request.messages[next], out.messages);
+  for (; next < request.messages.size(); ++next) {
+    const auto& message = request.messages[next];
+    const bool added = message.role == api::ChatRole::kAssistant &&
+                       add_remembered(message, request.sampling.cache_salt, context, out.messages);
+    if (!added) add_message(message, out.messages);
+  }
   if (!request.tools.empty()) {
     auto& functions = out.tools.emplace_back();
     for (const auto& tool : request.tools)
@@ -93,8 +117,9 @@ harmony::RenderOptions render_options(const api::ChatRequest& request) {
   harmony::RenderOptions out;
   out.add_generation_prompt = request.add_generation_prompt;
   out.continue_last_message = request.continue_final_message;
-  out.force_final_channel =
-      request.effort == api::EffortField::kNone && request.add_generation_prompt;
+  const bool no_reasoning =
+      request.effort == api::EffortField::kNone || request.thinking_token_budget == 0;
+  out.force_final_channel = no_reasoning && request.add_generation_prompt;
   return out;
 }
 
@@ -103,8 +128,19 @@ Result<std::vector<TokenId>> render_chat(const api::ChatRequest& request, const 
                          render_options(request));
 }
 
-bool starts_in_final(const api::ChatRequest& request) {
-  return request.continue_final_message || render_options(request).force_final_channel;
+harmony::Opened opened_message(const api::ChatRequest& request) {
+  using harmony::Opened;
+  if (!request.continue_final_message)
+    return render_options(request).force_final_channel ? Opened::kFinal : Opened::kNothing;
+  return request.messages.back().has_content ? Opened::kFinal : Opened::kAnalysis;
+}
+
+Result<void> prepare_stream(const Call& call, api::StreamFields& fields) {
+  const auto header = call.request().header("x-strata-resumable");
+  if (header == "1" || header == "true") fields.resumable = true;
+  if (fields.resumable && !fields.stream)
+    return invalid("only a stream can be resumed: set stream to true", "resumable");
+  return {};
 }
 
 SamplingParams make_sampling(const api::SamplingFields& fields, const Context& context,
@@ -121,7 +157,7 @@ SamplingParams make_sampling(const api::SamplingFields& fields, const Context& c
   out.presence_penalty = static_cast<float>(fields.presence_penalty);
   out.frequency_penalty = static_cast<float>(fields.frequency_penalty);
   out.logit_bias = fields.logit_bias;
-  out.seed = fields.seed ? *fields.seed : context.random();
+  out.seed = fields.seed ? *fields.seed : context.random_seed();
   out.min_tokens = fields.min_tokens;
   out.ignore_eos = fields.ignore_eos;
   out.stop_ids = context.tokenizer.stop_ids();

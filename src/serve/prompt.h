@@ -6,8 +6,10 @@
 
 #include "api/chat_request.h"
 #include "harmony/message.h"
+#include "harmony/parser.h"
 #include "harmony/render.h"
 #include "plan/sampling_params.h"
+#include "serve/call.h"
 #include "serve/context.h"
 
 namespace strata::serve {
@@ -16,8 +18,11 @@ harmony::Conversation make_conversation(const api::ChatRequest& request, const C
 harmony::RenderOptions render_options(const api::ChatRequest& request);
 // The prompt of a chat request.
 Result<std::vector<TokenId>> render_chat(const api::ChatRequest& request, const Context& context);
-// The answer begins inside a final message that the prompt opened.
-bool starts_in_final(const api::ChatRequest& request);
+// The message that the prompt opened and the answer begins in.
+harmony::Opened opened_message(const api::ChatRequest& request);
+
+// Header fields into stream fields; an error when they do not go together.
+Result<void> prepare_stream(const Call& call, api::StreamFields& fields);
 
 // `top_logprobs`: -1 for none.
 SamplingParams make_sampling(const api::SamplingFields& fields, const Context& context,

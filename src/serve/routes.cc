@@ -11,6 +11,7 @@
 #include "serve/errors.h"
 #include "serve/page.h"
 #include "serve/prompt.h"
+#include "serve/stream_routes.h"
 
 namespace strata::serve {
 namespace {
@@ -30,6 +31,9 @@ std::optional<Error> not_serving(const Context& context) {
     return Error{ErrorCode::kUnavailable, "the server is shutting down", {}, "draining", 1};
   if (info->health == Health::kStarting)
     return Error{ErrorCode::kUnavailable, "the model is being loaded", {}, "loading", 1};
+  if (info->health == Health::kSleeping)
+    return Error{
+        ErrorCode::kUnavailable, "the server sleeps; POST /wake_up wakes it", {}, "sleeping", 0};
   if (info->health == Health::kDead)
     return Error{ErrorCode::kUnavailable, "the inference engine has stopped", {}, "engine_dead", 0};
   return std::nullopt;
@@ -38,6 +42,10 @@ std::optional<Error> not_serving(const Context& context) {
 template <typename SessionType>
 void generate(const CallRef& call) {
   if (const auto error = not_serving(call->context())) return call->fail(*error);
+  if (const auto admitted = call->admit(); !admitted) {
+    call->context().metrics.admission_rejected("rate_limit");
+    return call->fail(admitted.error());
+  }
   SessionType::serve(call);
 }
 
@@ -49,7 +57,8 @@ void health_live(const CallRef& call) {
 
 void health(const CallRef& call) {
   const auto info = call->context().engine.info();
-  const bool up = info->health == Health::kReady || info->health == Health::kDraining;
+  const bool up = info->health == Health::kReady || info->health == Health::kDraining ||
+                  info->health == Health::kSleeping;
   if (up) return call->respond(json(R"({"status":"ok"})"));
   call->fail(*not_serving(call->context()));
 }
@@ -120,23 +129,93 @@ void apply_template(const CallRef& call) {
   call->respond(json(api::template_object(context.tokenizer.decode(*tokens), *tokens)));
 }
 
+// The engine's snapshot as metrics take it.
+metrics::EngineGauges engine_gauges(const EngineInfo& info) {
+  metrics::EngineGauges out;
+  out.running = info.running;
+  out.waiting = info.waiting;
+  if (info.total_pages > 0)
+    out.kv_usage = 1.0 - static_cast<double>(info.free_pages) / info.total_pages;
+  out.steps = info.steps;
+  out.rows = info.rows;
+  out.step_rows = info.step_rows;
+  out.prefix_query_tokens = info.prefix_query_tokens;
+  out.prefix_hit_tokens = info.prefix_hit_tokens;
+  const auto& times = info.step_times;
+  out.step_seconds = {to_seconds(times.schedule), to_seconds(times.compute),
+                      to_seconds(times.sample), to_seconds(times.host)};
+  out.preemptions = info.preemptions;
+  out.preemptions_swapped = info.preemptions_swapped;
+  out.preemptions_recomputed = info.preemptions_recomputed;
+  out.sleeping = !info.loaded;
+  out.unloads = info.unloads;
+  out.rebuilds = info.rebuilds;
+  out.safe_mode = info.safe_mode;
+  out.breaker_trips = info.breaker_trips;
+  out.memory_failures = info.memory_failures;
+  out.pages_swapped_out = info.pages_swapped_out;
+  out.pages_swapped_in = info.pages_swapped_in;
+  return out;
+}
+
 void scrape(const CallRef& call) {
-  const auto info = call->context().engine.info();
-  metrics::EngineGauges gauges;
-  gauges.running = info->running;
-  gauges.waiting = info->waiting;
-  if (info->total_pages > 0)
-    gauges.kv_usage = 1.0 - static_cast<double>(info->free_pages) / info->total_pages;
-  gauges.prompt_tokens = info->prompt_tokens;
-  gauges.generated_tokens = info->generated_tokens;
-  gauges.prefix_query_tokens = info->prefix_query_tokens;
-  gauges.prefix_hit_tokens = info->prefix_hit_tokens;
-  gauges.preemptions = info->preemptions;
-  call->context().metrics.set_cache_config(
+  auto& context = call->context();
+  const auto info = context.engine.info();
+  context.metrics.set_cache_config(
       {info->model.page_tokens, info->model.num_pages, info->max_model_len});
-  auto response = json(call->context().metrics.render(gauges));
+  auto response = json(context.metrics.render(engine_gauges(*info)));
   response.content_type = "text/plain; version=0.0.4; charset=utf-8";
   call->respond(std::move(response));
+}
+
+// What the engine says when it has done what was asked, on the call's own executor.
+Engine::Done answer_when_done(const CallRef& call) {
+  return [call](const Result<void>& done) {
+    call->exchange().post([call, done] {
+      if (!done) return call->fail(done.error());
+      call->respond(json("{}"));
+    });
+  };
+}
+
+// True: refused.
+bool sleep_is_off(const CallRef& call) {
+  if (call->context().options.sleep_mode) return false;
+  call->fail({ErrorCode::kForbidden,
+              "start the server with --enable-sleep-mode to allow this",
+              {},
+              "sleep_mode_off",
+              0});
+  return true;
+}
+
+void go_to_sleep(const CallRef& call) {
+  if (!sleep_is_off(call)) call->context().engine.sleep(answer_when_done(call));
+}
+
+void wake_up(const CallRef& call) {
+  if (!sleep_is_off(call)) call->context().engine.wake(answer_when_done(call));
+}
+
+void is_sleeping(const CallRef& call) {
+  const bool asleep = call->context().engine.info()->health == Health::kSleeping;
+  call->respond(json(asleep ? R"({"is_sleeping":true})" : R"({"is_sleeping":false})"));
+}
+
+void plan(const CallRef& call) {
+  const auto& text = call->context().options.plan_json;
+  if (!text.empty()) return call->respond(json(text));
+  call->fail({ErrorCode::kNotFound, "this model has no memory plan", {}, "no_plan", 0});
+}
+
+void wrong_method(const CallRef& call, const std::string& allowed) {
+  const auto first = allowed.substr(0, allowed.find(','));
+  call->add_header("Allow", allowed);
+  call->fail({ErrorCode::kMethodNotAllowed,
+              fmt::format("{} is not possible here; use {}", call->request().method, first),
+              {},
+              {},
+              0});
 }
 
 struct Route {
@@ -146,7 +225,7 @@ struct Route {
   void (*run)(const CallRef&) = nullptr;
 };
 
-constexpr std::array<Route, 14> kRoutes = {{
+constexpr std::array<Route, 18> kRoutes = {{
     {"/chat/completions", true, false, generate<ChatSession>},
     {"/completions", true, false, generate<CompletionSession>},
     {"/models", false, false, models},
@@ -154,6 +233,10 @@ constexpr std::array<Route, 14> kRoutes = {{
     {"/detokenize", true, false, detokenize},
     {"/apply-template", true, false, apply_template},
     {"/metrics", false, false, scrape},
+    {"/plan", false, false, plan},
+    {"/sleep", true, false, go_to_sleep},
+    {"/wake_up", true, false, wake_up},
+    {"/is_sleeping", false, false, is_sleeping},
     {"/version", false, false, version},
     {"/health", false, true, health},
     {"/health/live", false, true, health_live},
@@ -162,7 +245,57 @@ constexpr std::array<Route, 14> kRoutes = {{
     {"/readyz", false, true, health_ready},
     {"/ping", false, true, health},
 }};
-constexpr std::string_view kModelPrefix = "/models/";
+// Routes with a name in their path: `before` NAME `after`.
+struct NamedRoute {
+  std::string_view before;
+  std::string_view after;
+  std::string_view label;
+  std::string_view method;
+  void (*run)(const CallRef&, const std::string& name) = nullptr;
+};
+
+constexpr std::array<NamedRoute, 5> kNamedRoutes = {{
+    {"/models/", "", "/models/{id}", "GET", model},
+    {"/models/", "", "/models/{id}", "HEAD", model},
+    {"/streams/", "", "/streams/{id}", "GET", resume_stream},
+    {"/streams/", "", "/streams/{id}", "DELETE", delete_stream},
+    {"/chat/completions/", "/answer_now", "/chat/completions/{id}/answer_now", "POST", answer_now},
+}};
+
+bool fits(const NamedRoute& one, std::string_view path) {
+  return path.size() > one.before.size() + one.after.size() && path.starts_with(one.before) &&
+         path.ends_with(one.after);
+}
+
+// Methods of the named routes at `path`, as an Allow header has them; empty: there are none.
+std::string named_methods(std::string_view path) {
+  std::string out;
+  for (const auto& one : kNamedRoutes)
+    if (fits(one, path)) out += fmt::format("{}, ", one.method);
+  return out.empty() ? out : out + "OPTIONS";
+}
+
+// False: there is no such route.
+bool run_named(const CallRef& call, std::string_view path) {
+  const auto& request = call->request();
+  const auto allowed = named_methods(path);
+  if (allowed.empty()) return false;
+  const NamedRoute* found = nullptr;
+  for (const auto& one : kNamedRoutes) {
+    if (!fits(one, path)) continue;
+    call->set_route(one.label);
+    if (one.method == request.method) found = &one;
+  }
+  if (const auto error = call->context().access.check_key(request)) {
+    call->fail(*error);
+  } else if (found != nullptr) {
+    const auto size = path.size() - found->before.size() - found->after.size();
+    found->run(call, std::string(path.substr(found->before.size(), size)));
+  } else {
+    wrong_method(call, allowed);
+  }
+  return true;
+}
 
 const Route* find_route(std::string_view path) {
   for (const auto& one : kRoutes)
@@ -177,13 +310,7 @@ void run(const CallRef& call, const Route& found) {
     if (const auto error = call->context().access.check_key(request)) return call->fail(*error);
   const bool reads = request.method == "GET" || request.method == "HEAD";
   if (found.post ? request.method != "POST" : !reads) {
-    call->add_header("Allow", found.post ? "POST, OPTIONS" : "GET, HEAD, OPTIONS");
-    return call->fail({ErrorCode::kMethodNotAllowed,
-                       fmt::format("{} is not possible here; use {}", request.method,
-                                   found.post ? "POST" : "GET"),
-                       {},
-                       {},
-                       0});
+    return wrong_method(call, found.post ? "POST, OPTIONS" : "GET, HEAD, OPTIONS");
   }
   if (found.post && request.header("content-type").starts_with("multipart/"))
     return call->fail({ErrorCode::kUnsupportedMedia,
@@ -208,6 +335,7 @@ std::string canonical_path(std::string_view path) {
 void route(const CallRef& call) {
   const auto& request = call->request();
   const auto& access = call->context().access;
+  call->context().streams.sweep(call->arrival());
   if (const auto error = access.check_host(request)) return call->fail(*error);
   if (const auto error = access.check_origin(request); error && request.method != "OPTIONS")
     return call->fail(*error);
@@ -215,15 +343,12 @@ void route(const CallRef& call) {
   const auto* found = find_route(path);
   if (request.method == "OPTIONS") {
     const bool post = found != nullptr && found->post;
-    return call->respond(access.preflight(request, post ? "POST, OPTIONS" : "GET, HEAD, OPTIONS"));
+    auto methods = named_methods(path);
+    if (methods.empty()) methods = post ? "POST, OPTIONS" : "GET, HEAD, OPTIONS";
+    return call->respond(access.preflight(request, methods));
   }
   if (found != nullptr) return run(call, *found);
-  if (path.starts_with(kModelPrefix) && path.size() > kModelPrefix.size()) {
-    const auto name = path.substr(kModelPrefix.size());
-    call->set_route("/models/{id}");
-    if (const auto error = access.check_key(request)) return call->fail(*error);
-    return model(call, name);
-  }
+  if (run_named(call, path)) return;
   const bool reads = request.method == "GET" || request.method == "HEAD";
   if (auto page = page_response(path); page && reads) {
     call->set_route("/chat");

@@ -5,6 +5,7 @@
 #include "serve/context.h"
 #include "serve/errors.h"
 #include "serve/routes.h"
+#include "serve/session.h"
 
 namespace strata::serve {
 namespace {
@@ -15,7 +16,7 @@ void handle(const std::shared_ptr<Context>& context, std::shared_ptr<http::Excha
     route(call);
   } catch (const std::exception& failure) {
     // A request never takes the server down with it.
-    log_error("request {} failed: {}", call->id(), failure.what());
+    log_error("request {}: failed: {}", call->id(), failure.what());
     call->fail({ErrorCode::kInternal, "the server failed to handle this request", {}, {}, 0});
   }
 }
@@ -26,7 +27,7 @@ Service::Service(ServiceOptions options, const tokenizer::Tokenizer& tokenizer, 
                  metrics::ServerMetrics& metrics, const Clock* clock)
     : context_(std::make_shared<Context>(std::move(options), tokenizer, engine, metrics, clock)) {}
 
-Service::~Service() = default;
+Service::~Service() { context_->streams.clear(); }
 
 http::Handler Service::handler() {
   return [context = context_](std::shared_ptr<http::Exchange> exchange) {
@@ -41,6 +42,10 @@ http::Response Service::framing_error(int status, std::string_view message) {
 }
 
 void Service::begin_drain() { context_->draining = true; }
+void Service::end_all() {
+  for (const auto& session : context_->streams.running())
+    session->post([session] { session->shut_down(); });
+}
 int Service::active_requests() const { return context_->active; }
 
 }  // namespace strata::serve

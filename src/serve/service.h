@@ -14,6 +14,7 @@
 #include "engine/engine.h"
 #include "http/server.h"
 #include "metrics/server_metrics.h"
+#include "serve/rate_limiter.h"
 #include "tokenizer/tokenizer.h"
 
 namespace strata::serve {
@@ -42,7 +43,13 @@ struct ServiceOptions {
   SamplingDefaults sampling;
   int max_logprobs = 20;
   int keep_alive_ms = 10'000;  // comments while a stream is silent
-  std::uint64_t id_seed = 0;   // 0: ids and default seeds are random
+  std::uint64_t seed = 0;      // 0: requests that name no seed get random ones
+  RateLimits key_limits;       // of each API key, or of all clients together without keys
+  int resume_ms = 60'000;      // a resumable stream waits that long for its client
+  std::size_t resume_bytes = 512U << 10;      // of events kept per resumable stream
+  std::size_t turn_memory_bytes = 16U << 20;  // for exact tokens of answers; 0: none are kept
+  bool sleep_mode = false;                    // clients may put the engine to sleep and wake it
+  std::string plan_json;                      // of GET /plan; empty: there is no plan
 };
 
 struct Context;
@@ -64,6 +71,8 @@ class Service {
 
   // Any thread. Readiness turns 503 and new work is refused; running requests go on.
   void begin_drain();
+  // Any thread. Whatever still runs is ended with an error, which its client is told.
+  void end_all();
   // Requests with a session that is not finished.
   int active_requests() const;
 

@@ -143,6 +143,10 @@ class Server:
                 pass
         return self
 
+    def logged(self, text):
+        """Waits until the log holds `text`: it comes by another pipe than the ready lines."""
+        return self.wait_until(lambda: text in self.log, f"{text!r} in the log")
+
     def ready(self):
         """Waits for the two ready lines, which must be the first on standard output."""
         self.wait_until(lambda: len(self.lines) >= len(READY), "the ready lines")
@@ -156,9 +160,12 @@ class Server:
 
     def wait_exit(self, timeout=START_TIMEOUT_S):
         try:
-            return self.process.wait(timeout)
+            code = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             raise CheckFailed(f"the program did not end within {timeout} s; log:\n{self.log}")
+        for reader in self._readers:  # the log is whole now
+            reader.join()
+        return code
 
     def connect(self, timeout=START_TIMEOUT_S):
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)

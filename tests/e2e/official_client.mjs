@@ -47,6 +47,19 @@ const checks = {
     assert.equal(usage.prompt_tokens + usage.completion_tokens, usage.total_tokens);
   },
 
+  async "ignores progress and numbers of events"() {
+    const stream = await client.chat.completions.create({
+      model, messages: [{ role: "user", content: "word ".repeat(1500) }], stream: true,
+      stream_options: { include_progress: true }, resumable: true,
+    });
+    let text = "";
+    for await (const chunk of stream) {
+      assert.equal(chunk.object, "chat.completion.chunk");
+      text += chunk.choices[0]?.delta.content ?? "";
+    }
+    assert.equal(text, "Hello there!");
+  },
+
   async "streams through its helper"() {
     const runner = client.chat.completions.stream({ model, messages });
     assert.equal(await runner.finalContent(), "Hello there!");

@@ -14,11 +14,13 @@ import traceback
 
 import client_checks
 import command_checks
+import load_checks
+import prometheus_checks
 import serving_checks
 import startup_checks
 from harness import CheckFailed, Context
 
-MODULES = (startup_checks, serving_checks, command_checks)
+MODULES = (startup_checks, serving_checks, command_checks, load_checks)
 
 
 def all_checks(modules, pattern):
@@ -49,10 +51,16 @@ def main():
     parser.add_argument("--jobs", type=int, default=2, help="checks running at once")
     parser.add_argument("--official-client", action="store_true",
                         help="only the checks that need the openai package of npm")
+    parser.add_argument("--prometheus", action="store_true",
+                        help="only the checks that need the Debian package prometheus")
     options = parser.parse_args()
     if not options.binary.is_file():
         parser.error(f"{options.binary} is not there: build it first")
-    modules = (client_checks,) if options.official_client else MODULES
+    modules = MODULES
+    if options.official_client:
+        modules = (client_checks,)
+    elif options.prometheus:
+        modules = (prometheus_checks,)
     checks = list(all_checks(modules, options.only))
     begin = time.monotonic()
     failed = 0

@@ -50,10 +50,10 @@ def check_founding_command_line(context):
             "10") as server:
         server.ready()
         expect_in("http://0.0.0.0:", server.lines[1], "ready line")
-        expect_in("--gpu-memory-utilization has no effect because", server.log, "log")
-        expect_in("--enforce-eager has no effect because", server.log, "log")
-        expect_in("no API key is set", server.log, "log")
-        expect_in("--api-key sk-", server.log, "log")
+        server.logged("--gpu-memory-utilization has no effect because")
+        server.logged("--enforce-eager has no effect because")
+        server.logged("no API key is set")
+        server.logged("--api-key sk-")
         expect_equal(server.post("/v1/chat/completions", {"messages": GREETING["messages"]})[0],
                      200, "chat")
 
@@ -165,6 +165,71 @@ def check_client_that_leaves_frees_its_place(context):
         expect_equal(server.post("/v1/chat/completions", GREETING)[0], 200, "the next client")
 
 
+def events_until(server, request, last):
+    """Reads a stream up to the event numbered `last`. -> (id of the stream, its lines)"""
+    connection = server.connect()
+    connection.request(*request)
+    answer = connection.getresponse()
+    lines = []
+    for raw in answer:
+        lines.append(raw.decode().rstrip("\n"))
+        if lines[-1] == f"id: {last}":
+            break
+    answer.close()
+    connection.close()
+    return answer.getheader("x-strata-stream-id"), lines
+
+
+def check_a_stream_goes_on_after_a_lost_connection(context):
+    with context.scripted(LONG, arguments=BRISK) as server:
+        server.ready()
+        body = json.dumps({**GREETING, "stream": True, "resumable": True})
+        stream, lines = events_until(
+            server, ("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"}), 9)
+        status, _, rest = server.get(f"/v1/streams/{stream}?from=9")
+        expect_equal(status, 200, "status")
+        lines = lines[:-1] + rest.decode().split("\n")
+        numbers = [int(line[4:]) for line in lines if line.startswith("id: ")]
+        expect_equal(numbers, list(range(1, len(numbers) + 1)), "numbers of events")
+        data = [line[6:] for line in lines if line.startswith("data: ")]
+        expect_equal(data[-1], "[DONE]", "the last event")
+        chunks = [json.loads(one) for one in data[:-1]]
+        expect_equal(text_of(chunks), "word " * 400, "content")
+        expect_equal(finish_of(chunks), ["stop"], "finish reasons")
+
+
+def check_limits_of_a_key(context):
+    with context.scripted(ANSWER, arguments=["--api-key", "one", "--api-key", "two",
+                                             "--max-requests-per-minute-per-key", "2",
+                                             "--max-tokens-per-minute-per-key", "50000"]) as server:
+        server.ready()
+
+        def ask(key):
+            return server.post("/v1/chat/completions", GREETING, {"Authorization": f"Bearer {key}"})
+
+        expect_equal(ask("one")[1]["x-ratelimit-remaining-requests"], "1", "remaining requests")
+        expect_equal(ask("one")[0], 200, "status")
+        status, headers, answer = ask("one")
+        expect_equal(status, 429, "status")
+        expect_equal(answer["error"]["code"], "rate_limit_exceeded", "code")
+        expect(int(headers["Retry-After"]) >= 1, "Retry-After")
+        expect_equal(headers["x-ratelimit-limit-tokens"], "50000", "limit of tokens")
+        expect_equal(ask("two")[0], 200, "the other key")
+
+
+def check_the_plan_is_served(context):
+    with context.serve("--load-format", "dummy:tiny:3", TINY, "--port", "0", "--threads",
+                       "1", "--max-model-len", "1024") as server:
+        status, _, plan = server.ready().get("/plan")
+        expect_equal(status, 200, "status")
+        printed = context.run("plan", TINY, "--load-format", "dummy:tiny:3", "--threads", "1",
+                              "--max-model-len", "1024", "--json")
+        wanted = json.loads(printed.stdout)
+        expect_equal([line["name"] for line in plan["allocations"]],
+                     [line["name"] for line in wanted["allocations"]], "lines")
+        expect_equal(plan["total_bytes"], wanted["total_bytes"], "total")
+
+
 def check_prompt_text_is_not_logged(context):
     with context.scripted(ANSWER, arguments=["--log-level", "debug"]) as server:
         body = {**GREETING, "messages": [{"role": "user", "content": "canary-4711"}]}
@@ -220,7 +285,7 @@ def check_idle_drain(context):
         with context.scripted(ANSWER) as server:
             server.ready().signal(number)
             expect_equal(server.wait_exit(), 0, "exit code")
-            expect_in("draining", server.log, "log")
+            server.logged("draining")
 
 
 def check_drain_finishes_streams_and_refuses_new_work(context):
@@ -247,10 +312,12 @@ def check_drain_finishes_streams_and_refuses_new_work(context):
 def check_drain_timeout_cuts_off(context):
     with context.scripted(LONG, arguments=[*SLOW, "--drain-timeout", "1"]) as server:
         stream = server.ready().stream("/v1/chat/completions", {**GREETING, "stream": True})
-        next(iter(stream))
+        events = iter(stream)
+        next(events)
         server.signal()
+        expect_in("shutting_down", list(events)[-1], "the last event")
         expect_equal(server.wait_exit(), 0, "exit code")
-        expect_in("cut off", server.log, "log")
+        server.logged("cut off")
         stream.close()
 
 
@@ -284,4 +351,4 @@ def check_lasting_device_death_ends_the_program(context):
                 break
             expect(status in (500, 503), f"status {status}")
         expect_equal(server.wait_exit(), 1, "exit code")
-        expect_in("the engine is dead", server.log, "log")
+        server.logged("the engine is dead")

@@ -42,7 +42,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     return out;
   }();
   if (size == 0) return 0;
-  Parser parser(*tokenizer, {"get_weather", "a.b"}, data[0] % 2 == 1);
+  Parser parser(*tokenizer, {"get_weather", "a.b"},
+                static_cast<strata::harmony::Opened>(data[0] % 3));
   std::vector<Event> events;
   int pushed = 0;
   for (std::size_t i = 1; i + 1 < size; i += 2, ++pushed) {

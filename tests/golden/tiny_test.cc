@@ -152,10 +152,11 @@ TEST(Golden, OneAtATimeOnOneThread) {
 TEST(Golden, ChunksOf7) { expect_golden({.seqs = 3, .rows = 7}, shortest(30)); }
 TEST(Golden, ChunksOf1) { expect_golden({.seqs = 1, .rows = 1}, shortest(8)); }
 TEST(Golden, Ref) { expect_golden({.backend = "ref", .seqs = 4, .rows = 64}, shortest(6)); }
-TEST(Golden, Scalar) { expect_golden({.backend = "scalar"}, shortest(3)); }
-TEST(Golden, Avx2) {
-  if (kernels::detect_isa() < kernels::CpuIsa::kAvx2) return;  // this processor has none
-  expect_golden({.backend = "avx2"}, shortest(60));
+// The best one is what all tests above run on.
+TEST(Golden, EveryInstructionSet) {
+  for (const kernels::CpuIsa isa : kernels::supported_isas())
+    expect_golden({.backend = std::string(kernels::isa_name(isa))},
+                  shortest(isa == kernels::CpuIsa::kScalar ? 3 : 40));
 }
 
 // Log-probabilities of whole prompts: within rounding of the golden ones, and the same bits for

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <limits>
 #include <string>
@@ -27,9 +28,9 @@ struct Path {
 
 // The scalar path first, then what this processor can run.
 std::vector<Path> paths() {
-  std::vector<Path> all = {{"scalar", &scalar_primitives()}};
-  if (detect_isa() >= CpuIsa::kAvx2) all.push_back({"avx2", &avx2_primitives()});
-  if (detect_isa() >= CpuIsa::kAvx512) all.push_back({"avx512", &avx512_primitives()});
+  std::vector<Path> all;
+  for (const CpuIsa isa : supported_isas())
+    all.push_back({std::string(isa_name(isa)), &primitives_of(isa)});
   return all;
 }
 
@@ -59,39 +60,71 @@ std::vector<float> in_paired_order(const std::vector<float>& x) {
   return paired;
 }
 
-// Weights [rows, k] of either format, with their exact values.
+enum class Format { kBf16, kMxfp4, kI8 };
+
+// Weights [rows, k] of a format, with their exact values.
 struct Weights {
-  bool mxfp4;
+  Format format;
   std::vector<std::byte> data;
-  std::vector<std::uint8_t> scales;
+  std::vector<std::byte> scales;
   std::vector<double> values;
 };
 
-Weights random_weights(bool mxfp4, int rows, int k) {
+Weights random_bf16_weights(std::size_t count) {
+  Weights weights{Format::kBf16, random_bf16(7, count), {}, std::vector<double>(count)};
+  for (std::size_t i = 0; i < count; ++i) {
+    Bf16 value;
+    std::memcpy(&value, &weights.data[i * 2], 2);
+    weights.values[i] = static_cast<double>(to_float(value));
+  }
+  return weights;
+}
+
+// Tiles of 16 rows, the last one filled up with rows of scale 0 and any bytes.
+Weights random_i8_weights(int rows, int k) {
+  const int tiles = (rows + kTileRows - 1) / kTileRows, blocks = k / kBlock;
+  const auto all_blocks = static_cast<std::size_t>(tiles * blocks);
+  Weights weights{Format::kI8, std::vector<std::byte>(all_blocks * kTileBlockBytes),
+                  random_bf16(8, all_blocks * kTileRows),
+                  std::vector<double>(static_cast<std::size_t>(rows * k))};
+  for (std::size_t i = 0; i < weights.data.size(); ++i)
+    weights.data[i] = static_cast<std::byte>(1 + random_at(9, i) % 255);
+  for (int row = 0; row < tiles * kTileRows; ++row) {
+    for (int i = 0; i < k; ++i) {
+      const auto block = static_cast<std::size_t>(row / kTileRows * blocks + i / kBlock);
+      const std::size_t at = (block * kTileRows + static_cast<std::size_t>(row % kTileRows)) * 2;
+      Bf16 scale;
+      std::memcpy(&scale, &weights.scales[at], 2);
+      if (row >= rows) std::memset(&weights.scales[at], 0, 2);
+      const std::byte byte =
+          weights.data[block * kTileBlockBytes +
+                       static_cast<std::size_t>(i8_index(row % kTileRows, i % kBlock))];
+      if (row < rows)
+        weights.values[static_cast<std::size_t>(row * k + i)] =
+            static_cast<double>(to_float(scale)) * (static_cast<int>(byte) - 128);
+    }
+  }
+  return weights;
+}
+
+Weights random_weights(Format format, int rows, int k) {
   constexpr double kFp4[8] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
   const auto count = static_cast<std::size_t>(rows) * static_cast<std::size_t>(k);
-  Weights weights{mxfp4, {}, {}, std::vector<double>(count)};
-  if (!mxfp4) {
-    weights.data = random_bf16(7, count);
-    for (std::size_t i = 0; i < count; ++i) {
-      Bf16 value;
-      std::memcpy(&value, &weights.data[i * 2], 2);
-      weights.values[i] = static_cast<double>(to_float(value));
-    }
-    return weights;
-  }
+  if (format == Format::kBf16) return random_bf16_weights(count);
+  if (format == Format::kI8) return random_i8_weights(rows, k);
+  Weights weights{format, {}, {}, std::vector<double>(count)};
   weights.data.resize(count / 2);
   weights.scales.resize(count / kBlock);
   for (std::size_t i = 0; i < weights.scales.size(); ++i)
-    weights.scales[i] = static_cast<std::uint8_t>(118 + random_at(8, i) % 10);
+    weights.scales[i] = static_cast<std::byte>(118 + random_at(8, i) % 10);
   for (std::size_t i = 0; i < weights.data.size(); ++i)
     weights.data[i] = static_cast<std::byte>(random_at(9, i) & 0xff);
   for (std::size_t i = 0; i < count; ++i) {
     const auto byte = static_cast<unsigned>(weights.data[i / 2]);
     const unsigned code = i % 2 == 0 ? byte & 15U : byte >> 4;
     const double magnitude = kFp4[code & 7U];
-    weights.values[i] =
-        std::ldexp((code & 8U) != 0 ? -magnitude : magnitude, weights.scales[i / kBlock] - 127);
+    weights.values[i] = std::ldexp((code & 8U) != 0 ? -magnitude : magnitude,
+                                   std::to_integer<int>(weights.scales[i / kBlock]) - 127);
   }
   return weights;
 }
@@ -102,24 +135,56 @@ struct Shape {
   int num_x;
 };
 
+// Rows of x in paired order, quantised.
+struct Quads {
+  std::vector<ActivationQuad> data;
+  std::vector<const ActivationQuad*> rows;
+};
+
+Quads quantised(const Primitives& primitives, const std::vector<float>& x, const Shape& shape,
+                Planes planes) {
+  const auto quads = static_cast<std::size_t>(quads_of(shape.k));
+  Quads out{std::vector<ActivationQuad>(quads * static_cast<std::size_t>(shape.num_x)), {}};
+  for (int i = 0; i < shape.num_x; ++i) {
+    ActivationQuad* row = &out.data[quads * static_cast<std::size_t>(i)];
+    primitives.quantise({x.data() + std::ptrdiff_t{i} * shape.k, shape.k, 0, row, planes});
+    out.rows.push_back(row);
+  }
+  return out;
+}
+
 std::vector<float> multiply(const Primitives& primitives, const Weights& weights,
-                            const std::vector<float>& x, const Shape& shape) {
+                            const std::vector<float>& x, const Shape& shape,
+                            Planes planes = Planes::kTwo) {
   HostBuffer scratch("test", kProductScratch);
   std::vector<const float*> rows;
   for (int i = 0; i < shape.num_x; ++i) rows.push_back(x.data() + std::ptrdiff_t{i} * shape.k);
   std::vector<float> y(static_cast<std::size_t>(shape.num_x * shape.count),
                        std::numeric_limits<float>::quiet_NaN());
-  const Product product{.weights = weights.data.data(),
-                        .scales = weights.scales.data(),
-                        .k = shape.k,
-                        .count = shape.count,
-                        .x = rows.data(),
-                        .num_x = shape.num_x,
-                        .y = y.data(),
-                        .y_stride = shape.count,
-                        .scratch = scratch.data()};
-  if (weights.mxfp4) primitives.product_mxfp4(product);
-  else primitives.product_bf16(product);
+  if (weights.format == Format::kBf16) {
+    primitives.product_bf16({.weights = weights.data.data(),
+                             .k = shape.k,
+                             .count = shape.count,
+                             .x = rows.data(),
+                             .num_x = shape.num_x,
+                             .y = y.data(),
+                             .y_stride = shape.count,
+                             .scratch = scratch.data()});
+    return y;
+  }
+  const Quads quads = quantised(primitives, x, shape, planes);
+  const IntegerProduct product{.weights = weights.data.data(),
+                               .scales = weights.scales.data(),
+                               .k = shape.k,
+                               .count = shape.count,
+                               .x = quads.rows.data(),
+                               .num_x = shape.num_x,
+                               .planes = planes,
+                               .y = y.data(),
+                               .y_stride = shape.count,
+                               .scratch = scratch.data()};
+  if (weights.format == Format::kMxfp4) primitives.product_mxfp4(product);
+  else primitives.product_i8(product);
   return y;
 }
 
@@ -127,36 +192,64 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
-class CpuProducts : public ::testing::TestWithParam<bool> {};
+struct ProductCase {
+  const char* name;
+  Format format;
+  Planes planes;
+};
+void PrintTo(const ProductCase& product, std::ostream* out) { *out << product.name; }
+
+class CpuProducts : public ::testing::TestWithParam<ProductCase> {};
 
 TEST_P(CpuProducts, EveryPathAndRowCountGivesTheSameBits) {
   constexpr Shape kShapes[] = {{1, 32, 1},    {5, 96, 2},     {16, 160, 3},   {64, 192, 4},
                                {7, 544, 5},   {13, 2880, 6},  {3, 416, 7},    {18, 1056, 8},
                                {5, 96, 9},    {21, 800, 11},  {64, 96, 13},   {67, 160, 14},
                                {130, 64, 20}, {17, 1024, 33}, {19, 416, 125}, {9, 96, 300}};
-  for (const Shape& shape : kShapes) {
-    const Weights weights = random_weights(GetParam(), shape.count, shape.k);
+  const auto& [name, format, planes] = GetParam();
+  for (Shape shape : kShapes) {
+    // Slabs have a multiple of 32 rows; int8 tiles and bf16 any number.
+    if (format == Format::kMxfp4) shape.count = (shape.count + 15) / 16 * 16;
+    const Weights weights = random_weights(format, shape.count, shape.k);
     const std::vector<float> x = random_floats(3, static_cast<std::size_t>(shape.num_x * shape.k));
-    const std::vector<float> expected = multiply(scalar_primitives(), weights, x, shape);
+    const std::vector<float> expected = multiply(scalar_primitives(), weights, x, shape, planes);
     for (const Path& path : paths())
-      EXPECT_TRUE(same_bits(multiply(*path.primitives, weights, x, shape), expected))
+      EXPECT_TRUE(same_bits(multiply(*path.primitives, weights, x, shape, planes), expected))
           << path.name << " " << shape.count << "x" << shape.k << " rows " << shape.num_x;
     // One row alone gives what it gives among others.
     const std::vector<float> last(x.end() - shape.k, x.end());
     const std::vector<float> alone =
-        multiply(*paths().back().primitives, weights, last, {shape.count, shape.k, 1});
+        multiply(*paths().back().primitives, weights, last, {shape.count, shape.k, 1}, planes);
     EXPECT_TRUE(same_bits(alone, {expected.end() - shape.count, expected.end()})) << shape.num_x;
   }
 }
 
+// What activations lose: half a step of their block's scale, times every weight.
+double quantisation_error(const std::vector<float>& x, std::size_t first, Planes planes,
+                          const double* weights, std::size_t k) {
+  const double steps = planes == Planes::kTwo ? 32639.0 : 127.0;
+  double error = 0.0;
+  for (std::size_t block = 0; block < k; block += kBlock) {
+    double largest = 0.0, sum = 0.0;
+    for (std::size_t i = block; i < block + kBlock; ++i) {
+      largest = std::max(largest, std::fabs(static_cast<double>(x[first + i])));
+      sum += std::fabs(weights[i]);
+    }
+    error += 0.5 * largest / steps * sum;
+  }
+  return error;
+}
+
 TEST_P(CpuProducts, AreDotProducts) {
-  const Shape shape{37, 2880, 12};
-  const Weights weights = random_weights(GetParam(), shape.count, shape.k);
+  const Shape shape{48, 2880, 12};
+  const auto& [name, format, planes] = GetParam();
+  const Weights weights = random_weights(format, shape.count, shape.k);
   const std::vector<float> natural =
       random_floats(4, static_cast<std::size_t>(shape.num_x * shape.k));
   const std::vector<float> y =
-      multiply(*paths().back().primitives, weights, in_paired_order(natural), shape);
+      multiply(*paths().back().primitives, weights, in_paired_order(natural), shape, planes);
   const auto k = static_cast<std::size_t>(shape.k), count = static_cast<std::size_t>(shape.count);
+  double worst = 0.0, worst_share = 0.0;
   for (std::size_t r = 0; r < 12; ++r) {
     for (std::size_t o = 0; o < count; ++o) {
       double exact = 0.0, norm = 0.0;
@@ -166,21 +259,63 @@ TEST_P(CpuProducts, AreDotProducts) {
         norm += std::fabs(term);
       }
       // 2 * 90 additions a lane and a tree of four: rounding grows like the square root.
-      EXPECT_NEAR(static_cast<double>(y[r * count + o]), exact, norm * 14 * 0x1p-24);
+      double tolerance = norm * 14 * 0x1p-24;
+      if (format != Format::kBf16)
+        tolerance += quantisation_error(natural, r * k, planes, &weights.values[o * k], k);
+      const double error = std::fabs(static_cast<double>(y[r * count + o]) - exact);
+      EXPECT_LE(error, tolerance);
+      worst = std::max(worst, error / norm);
+      worst_share = std::max(worst_share, error / tolerance);
     }
+  }
+  std::printf("%s: error at most %.2g of the sum of magnitudes, %.0f %% of its bound\n", name,
+              worst, 100.0 * worst_share);
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, CpuProducts,
+                         ::testing::Values(ProductCase{"Bf16", Format::kBf16, Planes::kTwo},
+                                           ProductCase{"Mxfp4", Format::kMxfp4, Planes::kTwo},
+                                           ProductCase{"Mxfp4OnePlane", Format::kMxfp4,
+                                                       Planes::kOne},
+                                           ProductCase{"Int8", Format::kI8, Planes::kTwo},
+                                           ProductCase{"Int8OnePlane", Format::kI8, Planes::kOne}),
+                         [](const auto& product) { return product.param.name; });
+
+TEST(CpuPrimitives, SmallestScalesAreSubnormalNotZero) {
+  Weights weights = random_weights(Format::kMxfp4, 16, 32);
+  std::fill(weights.data.begin(), weights.data.end(), std::byte{0x22});  // 1.0 everywhere
+  // 32639 * 2^6: the activation's scale is exact.
+  const std::vector<float> x(32 * 9, 32639.0F * 64.0F);
+  for (const int exponent : {0, 1, 2}) {
+    std::fill(weights.scales.begin(), weights.scales.end(), static_cast<std::byte>(exponent));
+    for (const Path& path : paths())
+      for (const int num_x : {1, 9})
+        EXPECT_EQ(multiply(*path.primitives, weights, x, {16, 32, num_x})[0],
+                  std::ldexp(32639.0F * 64.0F * 32.0F, exponent - 127))
+            << path.name << " " << exponent;
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, CpuProducts, ::testing::Values(false, true),
-                         [](const auto& format) { return format.param ? "Mxfp4" : "Bf16"; });
-
-TEST(CpuPrimitives, SmallestScaleIsSubnormalNotZero) {
-  Weights weights = random_weights(true, 4, 32);
-  std::fill(weights.scales.begin(), weights.scales.end(), std::uint8_t{0});
-  std::fill(weights.data.begin(), weights.data.end(), std::byte{0x22});  // 1.0 everywhere
-  const std::vector<float> x(32, 0x1p20F);
-  for (const Path& path : paths())
-    EXPECT_EQ(multiply(*path.primitives, weights, x, {4, 32, 1})[0], 0x1p-102F) << path.name;
+TEST(CpuPrimitives, QuantisedExtremesAndBlocksOfNothing) {
+  const Weights weights = random_weights(Format::kMxfp4, 16, 64);
+  const float kInfinity = std::numeric_limits<float>::infinity();
+  std::vector<float> x = random_floats(21, 64);
+  for (const Planes planes : {Planes::kOne, Planes::kTwo}) {
+    for (const Path& path : paths()) {
+      std::vector<float> zero(64, 0.0F);
+      EXPECT_EQ(multiply(*path.primitives, weights, zero, {16, 64, 1}, planes),
+                std::vector<float>(16, 0.0F));
+      zero[3] = 1e-38F;  // too small for a scale: counts as nothing
+      EXPECT_EQ(multiply(*path.primitives, weights, zero, {16, 64, 1}, planes),
+                std::vector<float>(16, 0.0F));
+      for (const float bad : {kInfinity, -kInfinity, std::nanf("")}) {
+        std::vector<float> poisoned = x;
+        poisoned[40] = bad;
+        for (const float y : multiply(*path.primitives, weights, poisoned, {16, 64, 1}, planes))
+          EXPECT_TRUE(std::isnan(y)) << path.name;
+      }
+    }
+  }
 }
 
 TEST(CpuPrimitives, NormAddsDeltasInOrderAndWritesPairedOrder) {
@@ -337,10 +472,15 @@ TEST(CpuPrimitives, AttentionOfEverySplitEdge) {
 }
 
 TEST(CpuIsa, NamesParseAndUnknownOnesAreRefused) {
-  for (const CpuIsa isa : {CpuIsa::kScalar, CpuIsa::kAvx2, CpuIsa::kAvx512}) {
-    if (isa > detect_isa()) EXPECT_THROW(parse_isa(isa_name(isa)), StartupError);
+  const std::vector<CpuIsa> supported = supported_isas();
+  for (const CpuIsa isa :
+       {CpuIsa::kScalar, CpuIsa::kAvx2, CpuIsa::kAvxVnni, CpuIsa::kAvx512, CpuIsa::kAvx512Vnni}) {
+    if (std::find(supported.begin(), supported.end(), isa) == supported.end())
+      EXPECT_THROW(parse_isa(isa_name(isa)), StartupError);
     else EXPECT_EQ(parse_isa(isa_name(isa)), isa);
   }
+  EXPECT_EQ(supported.front(), CpuIsa::kScalar);
+  EXPECT_EQ(supported.back(), detect_isa());
   EXPECT_THROW(parse_isa("sse9"), StartupError);
 }
 

@@ -29,9 +29,9 @@ std::vector<ModelConfig> shapes() {
 
 constexpr std::int32_t kRowCounts[] = {1, 7, 33};
 
-class DenseStages : public testing::TestWithParam<TestBackend> {
+class DenseStages : public StageTest {
  protected:
-  double error(int k) const { return GetParam().dot_error(k); }
+  double error(int k) const { return GetParam().dense_error(k); }
 };
 
 TEST_P(DenseStages, EmbedCopiesRows) {
@@ -116,8 +116,8 @@ TEST_P(DenseStages, QueriesAreRotatedProjectionsOfTheNormedSum) {
           const Rotated expected = expected_queries(tester, row_of(sum, row, hidden),
                                                     position + static_cast<std::int32_t>(row));
           for (std::size_t i = 0; i < q_dim; ++i)
-            ASSERT_NEAR(static_cast<double>(q[row * q_dim + i]), expected.value[i],
-                        3.0 * error(config.hidden) * expected.magnitude[i])
+            ASSERT_TRUE(within(static_cast<double>(q[row * q_dim + i]), expected.value[i],
+                               3.0 * error(config.hidden) * expected.magnitude[i]))
                 << "H " << config.hidden << ", position " << position << ", row " << row;
         }
       }
@@ -139,8 +139,8 @@ TEST_P(DenseStages, NormOfTinyRowsIsGovernedByEps) {
     const Rotated expected =
         expected_queries(tester, row_of(x, row, 64), static_cast<std::int32_t>(row));
     for (std::size_t i = 0; i < 128; ++i)
-      ASSERT_NEAR(static_cast<double>(q[row * 128 + i]), expected.value[i],
-                  3.0 * error(64) * expected.magnitude[i]);
+      ASSERT_TRUE(within(static_cast<double>(q[row * 128 + i]), expected.value[i],
+                         3.0 * error(64) * expected.magnitude[i]));
   }
 }
 
@@ -164,8 +164,8 @@ TEST_P(DenseStages, AttnOutOverwritesItsDelta) {
       for (std::size_t row = 0; row < static_cast<std::size_t>(rows); ++row)
         for (std::size_t i = 0; i < hidden; ++i) {
           const Bounded expected = dot(weight, i, row_of(attn, row, q_dim), bias[i]);
-          ASSERT_NEAR(static_cast<double>(delta[row * hidden + i]), expected.value,
-                      error(config.q_dim()) * expected.magnitude)
+          ASSERT_TRUE(within(static_cast<double>(delta[row * hidden + i]), expected.value,
+                             error(config.q_dim()) * expected.magnitude))
               << "q_dim " << config.q_dim() << ", row " << row;
         }
     }
@@ -206,8 +206,8 @@ TEST_P(DenseStages, HeadGivesLogprobsOfTheNormedSumAndLeavesX) {
         }
         const Floats got = by_id(result.rows[row]);
         for (std::size_t v = 0; v < logits.size(); ++v)
-          ASSERT_NEAR(static_cast<double>(got[v]), logits[v].value - std::log(total),
-                      6.0 * error(config.hidden) * worst)
+          ASSERT_TRUE(within(static_cast<double>(got[v]), logits[v].value - std::log(total),
+                             6.0 * error(config.hidden) * worst))
               << "H " << config.hidden << ", row " << row;
       }
     }
@@ -239,7 +239,7 @@ TEST_P(DenseStages, PoisonedPaddingRowsDoNotReachLiveOnes) {
   EXPECT_EQ(one_layer(GetParam(), 9), one_layer(GetParam(), 0));
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, DenseStages, testing::ValuesIn(test_backends()),
+INSTANTIATE_TEST_SUITE_P(Backends, DenseStages, testing::ValuesIn(stage_backends()),
                          [](const auto& each) { return backend_test_name(each.param); });
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <limits>
 
@@ -111,6 +112,23 @@ Doubles StageTester::mxfp4(const std::string& name) const {
     values[i] = ((bits & 8U) != 0 ? -magnitude : magnitude) * scale;
   }
   return values;
+}
+
+bool StageTest::within(double got, double expected, double tolerance) {
+  const double error = std::abs(got - expected);
+  const double share = tolerance > 0.0 ? error / tolerance : error;
+  if (share > worst_share_) {
+    worst_share_ = share;
+    error_ = error;
+    tolerance_ = tolerance;
+  }
+  return error <= tolerance;
+}
+
+void StageTest::TearDown() {
+  if (worst_share_ >= 0.0)
+    std::printf("error %.2g beside a tolerance of %.2g (%.0f %%)\n", error_, tolerance_,
+                100.0 * worst_share_);
 }
 
 void set_tensor(MemoryCheckpoint& checkpoint, const std::string& name, const Floats& values) {

@@ -9,6 +9,8 @@
 //   tester.end();
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -75,6 +77,18 @@ class StageTester {
   StepRunner runner_;
   std::optional<StepPlan> plan_;
   std::vector<SlotId> admitted_;
+};
+
+// Suites of one stage: after each test prints the error that came nearest to its tolerance.
+class StageTest : public testing::TestWithParam<TestBackend> {
+ protected:
+  bool within(double got, double expected, double tolerance);
+  void TearDown() override;
+
+ private:
+  double worst_share_ = -1.0;
+  double error_ = 0.0;
+  double tolerance_ = 0.0;
 };
 
 // Overwrites a bf16 tensor; values must be exact in bf16.

@@ -20,12 +20,20 @@ namespace {
 // Float32 sums of k products in some fixed blocked order.
 double float_dot_error(int k) { return (4.0 + std::sqrt(static_cast<double>(k))) * 0x1.0p-23; }
 
-TestBackend cpu_backend(kernels::CpuIsa isa, int threads) {
+// Activations lose half a step of 2^-15 of their block's largest, which is a few times their mean.
+double quantised_dot_error(int k) { return float_dot_error(k) + 4.0 * 0x1.0p-16; }
+
+TestBackend cpu_backend(kernels::CpuIsa isa, int threads,
+                        kernels::WeightFormat dense = kernels::WeightFormat::kBf16,
+                        bool int8_activations = false) {
   TestBackend backend;
   backend.name = fmt::format("cpu {} x{}", kernels::isa_name(isa), threads);
-  backend.dot_error = float_dot_error;
+  backend.dot_error = backend.dense_error = float_dot_error;
+  backend.expert_error = quantised_dot_error;
   backend.attn_index = [](int i) { return kernels::cpu::paired_index(i); };
-  backend.make = [isa, threads](kernels::BackendContext context) {
+  backend.make = [isa, threads, dense, int8_activations](kernels::BackendContext context) {
+    context.dense = dense;
+    context.int8_activations = int8_activations;
     auto pool = std::make_shared<ThreadPool>(threads);
     auto made = kernels::make_cpu_backend(std::move(context), isa, *pool);
     return std::shared_ptr<kernels::Backend>(made.release(),
@@ -44,13 +52,26 @@ std::vector<TestBackend> test_backends() {
     return kernels::make_ref_backend(std::move(context));
   };
   // Double sums: what remains is the rounding of float32 inputs and of the result.
-  ref.dot_error = [](int) { return 0x1.0p-22; };
+  ref.dot_error = ref.dense_error = ref.expert_error = [](int) { return 0x1.0p-22; };
   list.push_back(ref);
   using kernels::CpuIsa;
-  const CpuIsa best = kernels::detect_isa();
-  for (const CpuIsa isa : {CpuIsa::kScalar, CpuIsa::kAvx2, CpuIsa::kAvx512})
-    if (isa <= best) list.push_back(cpu_backend(isa, 1));
-  list.push_back(cpu_backend(best, 3));
+  for (const CpuIsa isa : kernels::supported_isas()) list.push_back(cpu_backend(isa, 1));
+  list.push_back(cpu_backend(kernels::detect_isa(), 3));
+  return list;
+}
+
+// int8 loses half a step of 1/127 of a group's largest value.
+std::vector<TestBackend> stage_backends() {
+  constexpr auto kInt8 = kernels::WeightFormat::kI8g32;
+  const kernels::CpuIsa best = kernels::detect_isa();
+  std::vector<TestBackend> list = test_backends();
+  list.push_back(cpu_backend(best, 2, kInt8));
+  list.back().name += " int8 dense";
+  list.back().dense_error = [](int) { return 0.01; };
+  list.push_back(cpu_backend(best, 2, kInt8, true));
+  list.back().name += " int8 both";
+  list.back().dense_error = [](int) { return 0.02; };
+  list.back().expert_error = [](int) { return 0.02; };
   return list;
 }
 

@@ -3,7 +3,8 @@
 packages_serve=(g++ cmake ninja-build libexpected-dev libfmt-dev libspdlog-dev
   nlohmann-json3-dev libcli11-dev libboost1.81-dev prometheus-cpp-dev libssl-dev)
 packages_test=(libgtest-dev libgmock-dev ccache mold clang-format-14 python3)
-packages_full=(clang-19 clang-tidy-19 libfuzzer-19-dev libclang-rt-19-dev nodejs npm)
+packages_full=(clang-19 clang-tidy-19 libfuzzer-19-dev libclang-rt-19-dev nodejs npm
+  prometheus)
 
 say() { printf '\033[1m%s\033[0m\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }

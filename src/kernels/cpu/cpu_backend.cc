@@ -18,15 +18,6 @@ namespace {
 constexpr std::array<const char*, kNumStages> kStageNames = {
     "embed", "attn_qkv", "attend", "attn_out", "route", "experts", "head", "sample"};
 
-const Primitives& primitives_of(CpuIsa isa) {
-  switch (isa) {
-    case CpuIsa::kAvx512: return avx512_primitives();
-    case CpuIsa::kAvx2: return avx2_primitives();
-    case CpuIsa::kScalar: break;
-  }
-  return scalar_primitives();
-}
-
 std::array<StageStats, kNumStages> empty_stats() {
   std::array<StageStats, kNumStages> stats;
   for (std::size_t i = 0; i < kNumStages; ++i) stats[i].name = kStageNames[i];
@@ -50,21 +41,28 @@ CpuBackend::CpuBackend(BackendContext context, CpuIsa isa, ThreadPool& pool)
       isa_(isa),
       primitives_(primitives_of(isa)),
       pool_(pool),
+      dense_format_(context.dense),
+      planes_(context.int8_activations ? Planes::kOne : Planes::kTwo),
       rope_(make_rope_table(config_.rope, config_.head_dim)),
       layout_(make_slab_layout(config_.hidden, config_.intermediate, config_.expert_format)),
       sampler_(config_.vocab, std::move(context.never_emit)),
       slabs_(static_cast<std::size_t>(config_.num_layers * config_.num_experts)),
       stats_(empty_stats()) {
   check_shape(config_);
+  STRATA_CHECK(dense_format_ == WeightFormat::kBf16 || dense_is_int8(),
+               "dense format {} on the CPU", static_cast<int>(dense_format_));
 }
 
 std::string CpuBackend::name() const { return fmt::format("cpu {}", isa_name(isa_)); }
 
-WeightHandle CpuBackend::adopt(const TensorView& view, Role /*role*/, LayerId /*layer*/,
+// Rows of the embedding are looked up, not multiplied, and the router's choices are worth its bits.
+WeightHandle CpuBackend::adopt(const TensorView& view, Role role, LayerId /*layer*/,
                                const Shard& shard) {
-  if (view.dtype == DType::kF32 && view.shape.size() > 1)
+  const bool keeps_bf16 = role == Role::kEmbedding || role == Role::kRouterWeight;
+  const WeightFormat format = keeps_bf16 ? WeightFormat::kBf16 : dense_format_;
+  if (view.dtype == DType::kF32 && view.shape.size() > 1 && format == WeightFormat::kBf16)
     log_warn("{} is float32: rounded to bfloat16 for the CPU", view.name);
-  dense_.emplace_back(view, shard, pool_);
+  dense_.emplace_back(view, shard, format, pool_);
   return {static_cast<std::uint32_t>(dense_.size())};
 }
 
@@ -76,6 +74,24 @@ float* CpuBackend::allocate(std::int32_t rows, std::int32_t width) {
   const auto count = static_cast<std::size_t>(rows) * static_cast<std::size_t>(width);
   buffers_.emplace_back("activations", count * sizeof(float));
   return buffers_.back().as<float>().data();
+}
+
+InputRows CpuBackend::allocate_inputs(std::int32_t rows, std::int32_t width, float* floats,
+                                      bool with_quads) {
+  const auto quads = static_cast<std::size_t>(quads_of(width));
+  ActivationQuad* first = nullptr;
+  if (with_quads) {
+    buffers_.emplace_back("activations",
+                          static_cast<std::size_t>(rows) * quads * sizeof(ActivationQuad));
+    first = buffers_.back().as<ActivationQuad>().data();
+  }
+  InputRows inputs;
+  for (std::int32_t row = 0; row < rows; ++row) {
+    inputs.floats.push_back(floats == nullptr ? nullptr : row_of({floats}, row, width));
+    inputs.quads.push_back(first == nullptr ? nullptr
+                                            : first + static_cast<std::size_t>(row) * quads);
+  }
+  return inputs;
 }
 
 // The widest products a worker keeps: keys and values of a head, a group of dense rows, or a block
@@ -103,8 +119,6 @@ void CpuBackend::allocate_workers(const BackendOptions& options) {
 
 void CpuBackend::prepare(const BackendOptions& options) {
   STRATA_CHECK(!step_, "prepare() called twice");
-  STRATA_CHECK(options.dense == WeightFormat::kBf16 && !options.int8_activations,
-               "dense format {} on the CPU", static_cast<int>(options.dense));
   step_.emplace(options);
   kv_.emplace(config_, options);
   const std::int32_t rows = options.max_rows;
@@ -114,20 +128,23 @@ void CpuBackend::prepare(const BackendOptions& options) {
   activations_.attn = {allocate(rows, config_.q_dim())};
   activations_.delta_attn = {allocate(rows, config_.hidden)};
   activations_.delta_moe = {allocate(rows, config_.hidden)};
-  normed_ = allocate(rows, config_.hidden);
-  inner_ = allocate(pairs, config_.intermediate);
+  const std::int32_t hidden = config_.hidden, intermediate = config_.intermediate;
+  const bool mxfp4 = experts_are_mxfp4(), int8 = dense_is_int8();
+  normed_ = allocate_inputs(rows, hidden, allocate(rows, hidden), mxfp4 || int8);
+  attn_ = allocate_inputs(rows, config_.q_dim(), static_cast<float*>(activations_.attn.data), int8);
+  inner_ =
+      allocate_inputs(pairs, intermediate, mxfp4 ? nullptr : allocate(pairs, intermediate), mxfp4);
   rope_rows_ = allocate(rows, config_.head_dim);
   const std::int32_t head_rows = std::min(options.max_logits_rows, kMaxHeadRows);
-  head_input_ = allocate(head_rows, config_.hidden);
+  head_input_ = allocate_inputs(head_rows, hidden, allocate(head_rows, hidden), int8);
   logits_ = allocate(head_rows, config_.vocab);
   allocate_workers(options);
   live_.reserve(static_cast<std::size_t>(rows));
   pair_expert_.resize(static_cast<std::size_t>(pairs));
   pair_weight_.resize(static_cast<std::size_t>(pairs));
   pair_position_.resize(static_cast<std::size_t>(pairs));
-  pair_input_.resize(static_cast<std::size_t>(pairs));
-  for (std::int32_t i = 0; i < pairs; ++i)
-    pair_inner_.push_back(row_of({inner_}, i, config_.intermediate));
+  pair_input_.floats.resize(static_cast<std::size_t>(pairs));
+  pair_input_.quads.resize(static_cast<std::size_t>(pairs));
 }
 
 // Angles, cosines and sines are float32, as in the model's reference implementations.
@@ -148,16 +165,16 @@ void CpuBackend::begin_step(const StepPlan& plan) {
   sampler_.clear_masks();
   timings_ = {};
   live_.clear();
-  normed_rows_.clear();
-  attn_rows_.clear();
+  live_normed_.clear();
+  live_attn_.clear();
   const std::span<const RowInput> rows = step_->rows();
   for (std::size_t i = 0; i < rows.size(); ++i) {
     if (rows[i].seq < 0) continue;
     const auto row = static_cast<std::int32_t>(i);
     fill_rope_row(num_live(), rows[i].position);
     live_.push_back(row);
-    normed_rows_.push_back(row_of({normed_}, row, config_.hidden));
-    attn_rows_.push_back(row_of(activations_.attn, row, config_.q_dim()));
+    live_normed_.add(normed_, i);
+    live_attn_.add(attn_, i);
   }
 }
 
@@ -172,9 +189,25 @@ CpuBackend::Timer::~Timer() {
   StageStats& stats = backend_.stats_[static_cast<std::size_t>(stage_)];
   ++stats.calls;
   stats.nanos += nanos;
-  stats.weight_bytes += weight_bytes_;
+  stats.weight_bytes += done_.weight_bytes;
+  stats.kv_bytes += done_.kv_bytes;
+  stats.float_adds += done_.float_adds;
+  stats.integer_adds += done_.integer_adds;
   if (stage_ == Stage::kSample) backend_.timings_.sample_ns += nanos;
   else backend_.timings_.compute_ns += nanos;
+}
+
+void CpuBackend::Timer::multiply(const DenseWeight& matrix, std::int64_t rows) {
+  done_.weight_bytes += static_cast<std::int64_t>(matrix.bytes());
+  const std::int64_t adds = rows * matrix.rows() * matrix.cols();
+  (matrix.format() == WeightFormat::kI8g32 ? done_.integer_adds : done_.float_adds) += adds;
+}
+
+void CpuBackend::Timer::experts(std::int64_t active, std::int64_t pairs) {
+  const SlabLayout& layout = backend_.layout_;
+  done_.weight_bytes += active * static_cast<std::int64_t>(layout.bytes);
+  const std::int64_t adds = pairs * 3 * layout.hidden * layout.intermediate;
+  (backend_.experts_are_mxfp4() ? done_.integer_adds : done_.float_adds) += adds;
 }
 
 std::vector<StageStats> CpuBackend::take_stats() {

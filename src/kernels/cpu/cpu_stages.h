@@ -40,9 +40,43 @@ inline constexpr std::size_t kNumStages = 8;
 // One matrix of an expert's slab.
 struct SlabMatrix {
   const std::byte* weights;
-  const std::uint8_t* scales;  // MXFP4 only
-  const std::byte* bias;       // bf16 [rows]
+  const std::byte* scales;  // MXFP4 only
+  const std::byte* bias;    // bf16 [rows]
   std::int32_t k;
+};
+
+// Rows of activations that feed products: float32 in paired order and quantised. A backend fills
+// the form that the weights of the products need.
+struct Inputs {
+  std::span<const float* const> floats;
+  std::span<const ActivationQuad* const> quads;
+
+  std::size_t size() const { return floats.size(); }
+  Inputs part(std::size_t begin, std::size_t count) const {
+    return {floats.subspan(begin, count), quads.subspan(begin, count)};
+  }
+};
+
+// Where such rows are: a list of one step, or buffers of `rows` rows.
+struct InputRows {
+  std::vector<const float*> floats;
+  std::vector<const ActivationQuad*> quads;
+
+  operator Inputs() const { return {floats, quads}; }
+  void clear() {
+    floats.clear();
+    quads.clear();
+  }
+  void add(const InputRows& from, std::size_t row) {
+    floats.push_back(from.floats[row]);
+    quads.push_back(from.quads[row]);
+  }
+  float* float_row(std::int32_t row) const {
+    return const_cast<float*>(floats[static_cast<std::size_t>(row)]);  // the backend's own buffer
+  }
+  ActivationQuad* quad_row(std::int32_t row) const {
+    return const_cast<ActivationQuad*>(quads[static_cast<std::size_t>(row)]);
+  }
 };
 
 class CpuBackend final : public Backend {
@@ -97,22 +131,31 @@ class CpuBackend final : public Backend {
   std::int32_t num_live() const { return static_cast<std::int32_t>(live_.size()); }
   std::size_t y_floats(const BackendOptions& options) const;
   float* allocate(std::int32_t rows, std::int32_t width);
+  // [rows, width]; `floats` may be null where no product reads them.
+  InputRows allocate_inputs(std::int32_t rows, std::int32_t width, float* floats, bool with_quads);
   void allocate_workers(const BackendOptions& options);
   void fill_rope_row(std::int32_t live, std::int32_t position);
 
   NormRow norm_row(Buffer x, const Deltas& deltas, WeightHandle norm, std::int32_t row) const;
+  bool dense_is_int8() const { return dense_format_ == WeightFormat::kI8g32; }
+  bool experts_are_mxfp4() const { return layout_.format == ExpertFormat::kMxfp4; }
   void rotate(float* head, std::int32_t live) const;
   void query_head(const LayerWeights& weights, std::int32_t head, Worker& worker, Buffer q);
   void key_value_head(LayerId layer, const LayerWeights& weights, std::int32_t head,
                       Worker& worker);
   int attend_grain(LayerId layer) const;
+  StageStats attend_work(LayerId layer) const;
   void attend_one(LayerId layer, std::int32_t live, std::int32_t kv_head, const AttendRow& common,
                   Worker& worker);
-  // y[n][i] = rows [first, first + count) of `matrix` times x[n].
-  void multiply(const DenseWeight& matrix, std::int32_t first, std::int32_t count,
-                std::span<const float* const> x, float* y, const Worker& worker) const;
-  void multiply(const SlabMatrix& matrix, std::int32_t first, std::int32_t count,
-                std::span<const float* const> x, float* y, const Worker& worker) const;
+  // y[n][i] = rows [first, first + count) of `matrix` times x[n]; count floats a row.
+  void multiply(const DenseWeight& matrix, std::int32_t first, std::int32_t count, const Inputs& x,
+                float* y, const Worker& worker) const;
+  void multiply(const SlabMatrix& matrix, std::int32_t first, std::int32_t count, const Inputs& x,
+                float* y, const Worker& worker) const;
+  void quantise(const float* x, std::int32_t count, std::int32_t first_block,
+                ActivationQuad* out) const {
+    primitives_.quantise({x, count, first_block, out, planes_});
+  }
 
   void choose_experts(std::span<const float> logits, std::int32_t live);
   void group_pairs();
@@ -127,6 +170,8 @@ class CpuBackend final : public Backend {
   const CpuIsa isa_;
   const Primitives& primitives_;
   ThreadPool& pool_;
+  const WeightFormat dense_format_;
+  const Planes planes_;
   const RopeTable rope_;
   const SlabLayout layout_;
   HostSampler sampler_;
@@ -138,25 +183,25 @@ class CpuBackend final : public Backend {
   std::vector<HostBuffer> buffers_;
   std::vector<Worker> workers_;
   Activations activations_;
-  float* normed_ = nullptr;      // [max_rows, hidden] paired: what a norm leaves for its products
-  float* inner_ = nullptr;       // [pairs, intermediate] paired: SwiGLU outputs, sorted by expert
-  float* head_input_ = nullptr;  // [kMaxHeadRows, hidden] paired
-  float* logits_ = nullptr;      // [min(max_logits_rows, kMaxHeadRows), vocab]
-  float* rope_rows_ = nullptr;   // [max_rows, head_dim]: cosines, then sines, of the live rows
+  InputRows normed_;            // [max_rows, hidden]: what a norm leaves for its products
+  InputRows attn_;              // [max_rows, q_dim]
+  InputRows inner_;             // [pairs, intermediate]: SwiGLU outputs, sorted by expert
+  InputRows head_input_;        // [kMaxHeadRows, hidden]
+  float* logits_ = nullptr;     // [min(max_logits_rows, kMaxHeadRows), vocab]
+  float* rope_rows_ = nullptr;  // [max_rows, head_dim]: cosines, then sines, of the live rows
 
-  std::vector<std::int32_t> live_;         // rows of the step that are not padding
-  std::vector<const float*> normed_rows_;  // [live]
-  std::vector<const float*> attn_rows_;    // [live]
+  std::vector<std::int32_t> live_;  // rows of the step that are not padding
+  InputRows live_normed_;           // [live]
+  InputRows live_attn_;             // [live]
   // A pair is (live row, rank of the chosen expert): pair = live * experts_per_token + rank.
   std::vector<ExpertId> pair_expert_;
   std::vector<float> pair_weight_;
   std::vector<std::int32_t> pair_position_;  // its place among the pairs sorted by expert
   std::vector<ActiveExpert> active_;
-  std::vector<const float*> pair_input_;  // [sorted pairs] rows of normed_
-  std::vector<const float*> pair_inner_;  // [sorted pairs] rows of inner_
+  InputRows pair_input_;  // [sorted pairs] rows of normed_
 
   std::vector<std::int32_t> expert_next_;   // scratch of group_pairs, [experts]
-  std::vector<const float*> head_rows_;     // scratch of head: rows of head_input_ ...
+  InputRows head_rows_;                     // scratch of head: rows of head_input_ ...
   std::vector<std::int32_t> head_indices_;  // ... and where in logits_ each one goes
 
   std::array<StageStats, kNumStages> stats_;
@@ -164,7 +209,7 @@ class CpuBackend final : public Backend {
   Clock clock_;
 };
 
-// Adds the time of a stage call, and the weights it read, to the stage's totals.
+// Adds the time of a stage call, and the work it did, to the stage's totals.
 class CpuBackend::Timer {
  public:
   Timer(CpuBackend& backend, Stage stage)
@@ -172,18 +217,22 @@ class CpuBackend::Timer {
   ~Timer();
   Timer(const Timer&) = delete;
   Timer& operator=(const Timer&) = delete;
-  void read(std::size_t bytes) { weight_bytes_ += static_cast<std::int64_t>(bytes); }
+  void read(std::size_t bytes) { done_.weight_bytes += static_cast<std::int64_t>(bytes); }
+  // Read once, multiplied with `rows` rows.
+  void multiply(const DenseWeight& matrix, std::int64_t rows);
+  void experts(std::int64_t active, std::int64_t pairs);
+  void attend(const StageStats& work) { done_ = work; }
 
  private:
   CpuBackend& backend_;
   const Stage stage_;
   const Nanos begin_;
-  std::int64_t weight_bytes_ = 0;
+  StageStats done_;
 };
 
 // Output rows of a dense product that one worker computes at a time: few where they come straight
 // from memory, so that workers end together; a whole group of a blocked product otherwise.
-constexpr std::int32_t unit_rows(std::int32_t num_x) { return num_x <= 8 ? 24 : kGroupRows; }
+constexpr std::int32_t unit_rows(std::int32_t num_x) { return num_x <= 8 ? 32 : kGroupRows; }
 
 inline constexpr int kNormCost = 4;  // of an element, in multiply-adds
 

@@ -1,16 +1,23 @@
 // Primitives: the CPU backend's inner loops, one table of functions per instruction set, all made
-// from the same blocked source (products.inc.h, pointwise.inc.h, attention.inc.h) over the vector
-// of simd_*.h. Pure functions on the caller's memory; any thread.
+// from the same blocked source (*.inc.h) over the vectors of simd_*.h and integers_*.h. Pure
+// functions on the caller's memory; any thread.
 //
-// One order of every sum: an output is the fixed tree over 16 lanes, and lane l adds, block of 32
-// after block of 32, elements 2l and 2l+1. It holds for every weight format, row count, tile and
-// instruction set, so all of them give the same bits. Activations that feed products are therefore
-// kept in "paired order": each block of 32 values as its 16 even ones, then its 16 odd ones, which
-// is how bf16 pairs and MXFP4 nibbles come apart without a shuffle.
+// One order of every sum, for every row count, tile and instruction set, so that all of them give
+// the same bits. Activations that feed products are kept in "paired order": each block of 32 values
+// as its 16 even ones, then its 16 odd ones, which is how bf16 pairs and MXFP4 nibbles come apart
+// without a shuffle.
+//
+// bf16 weights: an output is the fixed tree over 16 lanes, and lane l adds, block of 32 after block
+// of 32, elements 2l and 2l+1, by fused multiply-adds.
+// MXFP4 and int8 weights: activations are quantised per block of 32; the dot product of a block is
+// exact in integers, whatever its order, and an output adds float(dot) * (weight scale * activation
+// scale) block after block by fused multiply-adds.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+
+#include "kernels/cpu/isa.h"
 
 namespace strata::kernels::cpu {
 
@@ -20,8 +27,7 @@ constexpr int paired_index(int i) { return i / kBlock * kBlock + i % 2 * 16 + i 
 
 // y[r][o] = dot(weights[o], x[r]) for o < count, r < num_x.
 struct Product {
-  const std::byte* weights = nullptr;    // [count, k] in the format of the function
-  const std::uint8_t* scales = nullptr;  // MXFP4: E8M0 [count, k/32]
+  const std::byte* weights = nullptr;  // bf16 [count, k]
   int k = 0;
   int count = 0;
   const float* const* x = nullptr;  // [num_x] rows of [k] in paired order
@@ -38,6 +44,54 @@ inline constexpr int kPanelRows = 16;
 inline constexpr int kBlockX = 120;
 inline constexpr std::size_t kProductScratch =
     std::size_t{kGroupRows} * kBlockX * 64 + std::size_t{kPanelRows} * 512 * 4;
+
+// Quantised activations of four blocks: x = scale * q, where |q| <= 32639, or 127 on the fast path.
+// The bytes of `values` are the instruction set's own: q as signed bytes of 256 * high + low, or as
+// 16-bit pairs. `bias` is -128 * the sum of a block's q: weights are multiplied as unsigned bytes
+// that are 128 too large. A row is [quads_of(k)] of these; blocks behind its end are zero.
+struct ActivationQuad {
+  std::byte values[4][64];
+  float scale[4];
+  std::int32_t bias[4];
+};
+inline constexpr int kQuad = 4 * kBlock;
+constexpr int quads_of(int k) { return (k + kQuad - 1) / kQuad; }
+
+// The bytes of q: one is the fast option, two the default.
+enum class Planes : std::uint8_t { kOne = 1, kTwo = 2 };
+
+// Blocks [first_block, first_block + count / 32) of a row.
+struct QuantiseRow {
+  const float* x = nullptr;  // [count] in paired order
+  int count = 0;             // a multiple of 32
+  int first_block = 0;
+  ActivationQuad* out = nullptr;  // the row's quads
+  Planes planes = Planes::kTwo;
+};
+
+// Rows of int8 weights that lie together. The bytes of block b of tile t, weight + 128 each, are
+// [t][b][parity][4][16 rows][4]: elements parity + 2 * (4 * i + 0..3) of the block. Scales are bf16
+// [t][b][16 rows]. Rows behind the matrix's end have scale 0.
+inline constexpr int kTileRows = 16;
+inline constexpr int kTileBlockBytes = kTileRows * kBlock;
+constexpr int i8_index(int row, int element) {  // within a tile's block
+  const int pair = element / 2;
+  return (element % 2 * 4 + pair / 4) * 64 + row * 4 + pair % 4;
+}
+
+// The same product with quantised activations.
+struct IntegerProduct {
+  const std::byte* weights = nullptr;  // MXFP4 [count, k/32, 16], or tiles of int8
+  const std::byte* scales = nullptr;   // E8M0 [count, k/32], or bf16 of the tiles
+  int k = 0;
+  int count = 0;                             // MXFP4: a multiple of 16
+  const ActivationQuad* const* x = nullptr;  // [num_x] rows of quads_of(k)
+  int num_x = 0;
+  Planes planes = Planes::kTwo;
+  float* y = nullptr;
+  std::ptrdiff_t y_stride = 0;
+  std::byte* scratch = nullptr;
+};
 
 // out = paired order of norm(x + a + b) * weight; x + a + b is stored to x_out if given.
 struct NormRow {
@@ -89,15 +143,24 @@ constexpr std::size_t attend_scratch(int heads) {
 
 struct Primitives {
   void (*product_bf16)(const Product&);
-  void (*product_mxfp4)(const Product&);
+  void (*product_mxfp4)(const IntegerProduct&);
+  void (*product_i8)(const IntegerProduct&);
+  void (*quantise)(const QuantiseRow&);
   void (*norm)(const NormRow&);
   void (*swiglu)(const SwigluRow&);
   void (*attend_f32)(const AttendRow&);   // KV in float32
   void (*attend_bf16)(const AttendRow&);  // KV in bfloat16
+  // Multiply-adds on registers alone, so many a round; for measuring.
+  float (*peak_floats)(int rounds);
+  float (*peak_integers)(int rounds, Planes planes);
+  double floats_per_round, integers_per_round;
 };
 
+const Primitives& primitives_of(CpuIsa isa);
 const Primitives& scalar_primitives();
 const Primitives& avx2_primitives();
+const Primitives& avxvnni_primitives();
 const Primitives& avx512_primitives();
+const Primitives& avx512vnni_primitives();
 
 }  // namespace strata::kernels::cpu

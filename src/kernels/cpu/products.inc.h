@@ -1,5 +1,5 @@
-// Products of weight rows with activation rows. Part of the blocked source: included after
-// simd_*.h by one translation unit per instruction set.
+// Products of bf16 weight rows with float32 activation rows. Part of the blocked source: included
+// after simd_*.h by one translation unit per instruction set.
 //
 // Up to Vec::kDirectRows activation rows, weights are decoded in registers and each weight row is
 // read once, straight from memory. More rows go through a panel of weights decoded into the L1
@@ -11,44 +11,24 @@
 namespace strata::kernels::cpu {
 namespace {
 
-constexpr int kScaleChunk = 16;  // blocks whose scales are widened together
 constexpr int kLine = 64;
+constexpr int kBf16BlockBytes = kBlock * 2;
 
-struct Bf16Rows {
-  using Block = Vec::Bf16Block;
-  static constexpr int kBlockBytes = kBlock * 2;
-  static constexpr bool kScaled = false;
-  static Block load(const std::byte* block, float /*scale*/) { return Block(block); }
-};
-
-struct Mxfp4Rows {
-  using Block = Vec::Mxfp4Block;
-  static constexpr int kBlockBytes = kBlock / 2;
-  static constexpr bool kScaled = true;
-  static Block load(const std::byte* block, float scale) { return Block(block, scale); }
-};
-
-inline void widen_scales(const std::uint8_t* from, int count, float* to) {
-  if (count == kScaleChunk) {
-    Vec::scales_e8m0(from, to);
-    return;
-  }
-  std::uint8_t padded[kScaleChunk] = {};
-  for (int i = 0; i < count; ++i) padded[i] = from[i];
-  Vec::scales_e8m0(padded, to);
-}
-
-// Blocks [begin, end) of W weight rows times all N activation rows.
-template <class Rows, int W, int N>
-inline void direct_blocks(const std::byte* weights, std::size_t row_bytes,
-                          const float (&scale)[W][kScaleChunk], const float* const (&x)[N],
-                          int begin, int end, Vec (&sums)[W][N]) {
+// W weight rows from `row` on times all N activation rows.
+template <int W, int N>
+inline void direct_tile(const Product& p, int row) {
+  const int blocks = p.k / kBlock;
+  const std::size_t row_bytes = static_cast<std::size_t>(blocks) * kBf16BlockBytes;
+  const std::byte* weights = p.weights + static_cast<std::size_t>(row) * row_bytes;
+  const float* x[N];
   Vec acc[W][N];
 #pragma GCC unroll 8
-  for (int n = 0; n < N; ++n)
+  for (int n = 0; n < N; ++n) {
+    x[n] = p.x[n];
 #pragma GCC unroll 8
-    for (int w = 0; w < W; ++w) acc[w][n] = sums[w][n];
-  for (int b = begin; b < end; ++b) {
+    for (int w = 0; w < W; ++w) acc[w][n] = Vec::zero();
+  }
+  for (int b = 0; b < blocks; ++b) {
     // One half of the lanes after the other: sums and one half fill the registers.
     Vec weight[W];
 #pragma GCC unroll 2
@@ -56,9 +36,9 @@ inline void direct_blocks(const std::byte* weights, std::size_t row_bytes,
 #pragma GCC unroll 8
       for (int w = 0; w < W; ++w) {
         const std::byte* block = weights + static_cast<std::size_t>(w) * row_bytes +
-                                 static_cast<std::size_t>(b) * Rows::kBlockBytes;
+                                 static_cast<std::size_t>(b) * kBf16BlockBytes;
         if (half == 0) __builtin_prefetch(block + W * row_bytes, 0, 2);
-        const auto values = Rows::load(block, Rows::kScaled ? scale[w][b - begin] : 1.0F);
+        const Vec::Bf16Block values(block);
         weight[w] = half == 0 ? values.even() : values.odd();
       }
 #pragma GCC unroll 8
@@ -72,45 +52,18 @@ inline void direct_blocks(const std::byte* weights, std::size_t row_bytes,
 #pragma GCC unroll 8
   for (int n = 0; n < N; ++n)
 #pragma GCC unroll 8
-    for (int w = 0; w < W; ++w) sums[w][n] = acc[w][n];
+    for (int w = 0; w < W; ++w) p.y[n * p.y_stride + row + w] = acc[w][n].sum();
 }
 
-// W weight rows from `row` on times all N activation rows.
-template <class Rows, int W, int N>
-inline void direct_tile(const Product& p, int row) {
-  const int blocks = p.k / kBlock;
-  const std::size_t row_bytes = static_cast<std::size_t>(blocks) * Rows::kBlockBytes;
-  const std::byte* weights = p.weights + static_cast<std::size_t>(row) * row_bytes;
-  const float* x[N];
-  Vec sums[W][N];
-  for (int n = 0; n < N; ++n) {
-    x[n] = p.x[n];
-    for (int w = 0; w < W; ++w) sums[w][n] = Vec::zero();
-  }
-  alignas(64) float scale[W][kScaleChunk];
-  constexpr int kStep = Rows::kScaled ? kScaleChunk : 1 << 24;
-  for (int begin = 0; begin < blocks; begin += kStep) {
-    const int end = blocks - begin < kStep ? blocks : begin + kStep;
-    if constexpr (Rows::kScaled)
-      for (int w = 0; w < W; ++w)
-        widen_scales(
-            p.scales + static_cast<std::size_t>(row + w) * static_cast<std::size_t>(blocks) + begin,
-            end - begin, scale[w]);
-    direct_blocks<Rows, W, N>(weights, row_bytes, scale, x, begin, end, sums);
-  }
-  for (int n = 0; n < N; ++n)
-    for (int w = 0; w < W; ++w) p.y[n * p.y_stride + row + w] = sums[w][n].sum();
-}
-
-template <class Rows, int N = 1>
+template <int N = 1>
 inline void direct_product(const Product& p) {
   if (p.num_x == N) {
     constexpr int kTile = Vec::direct_tile(N);
     int row = 0;
-    for (; row + kTile <= p.count; row += kTile) direct_tile<Rows, kTile, N>(p, row);
-    for (; row < p.count; ++row) direct_tile<Rows, 1, N>(p, row);
+    for (; row + kTile <= p.count; row += kTile) direct_tile<kTile, N>(p, row);
+    for (; row < p.count; ++row) direct_tile<1, N>(p, row);
   } else if constexpr (N < Vec::kDirectRows) {
-    direct_product<Rows, N + 1>(p);
+    direct_product<N + 1>(p);
   }
 }
 
@@ -135,32 +88,22 @@ inline PanelScratch panel_scratch(const Product& p) {
 
 // Decodes weight rows [row, row + rows) of the K block into the panel, zero rows up to a multiple
 // of 4, and asks for the bytes the next call will want.
-template <class Rows>
 inline void decode_panel(const Product& p, const Position& at, int row, int rows, float* panel) {
   const int blocks = p.k / kBlock;
-  const std::size_t row_bytes = static_cast<std::size_t>(blocks) * Rows::kBlockBytes;
+  const std::size_t row_bytes = static_cast<std::size_t>(blocks) * kBf16BlockBytes;
   const bool last = at.end_block == blocks;
   for (int w = 0; w < rows; ++w, panel += Vec::kBlockK) {
-    const auto index = static_cast<std::size_t>(row + w);
-    const std::byte* weights = p.weights + index * row_bytes;
+    const std::byte* weights = p.weights + static_cast<std::size_t>(row + w) * row_bytes;
     const std::byte* next =
         last ? weights + kPanelRows * row_bytes
-             : weights + static_cast<std::size_t>(at.end_block) * Rows::kBlockBytes;
-    for (int i = 0; i < Vec::kBlockK / kBlock * Rows::kBlockBytes; i += kLine)
+             : weights + static_cast<std::size_t>(at.end_block) * kBf16BlockBytes;
+    for (int i = 0; i < Vec::kBlockK / kBlock * kBf16BlockBytes; i += kLine)
       __builtin_prefetch(next + i, 0, 2);
     float* to = panel;
-    for (int chunk = at.block; chunk < at.end_block; chunk += kScaleChunk) {
-      const int end = at.end_block - chunk < kScaleChunk ? at.end_block : chunk + kScaleChunk;
-      alignas(64) float scale[kScaleChunk];
-      if constexpr (Rows::kScaled)
-        widen_scales(p.scales + index * static_cast<std::size_t>(blocks) + chunk, end - chunk,
-                     scale);
-      for (int b = chunk; b < end; ++b, to += kBlock) {
-        const auto values = Rows::load(weights + static_cast<std::size_t>(b) * Rows::kBlockBytes,
-                                       Rows::kScaled ? scale[b - chunk] : 1.0F);
-        values.even().store(to);
-        values.odd().store(to + 16);
-      }
+    for (int b = at.block; b < at.end_block; ++b, to += kBlock) {
+      const Vec::Bf16Block values(weights + static_cast<std::size_t>(b) * kBf16BlockBytes);
+      values.even().store(to);
+      values.odd().store(to + 16);
     }
   }
   for (int w = rows; w % 4 != 0; ++w, panel += Vec::kBlockK)
@@ -205,13 +148,12 @@ inline void panel_tile_of(int num_x, const float* panel, const float* const* x,
 }
 
 // One K block of a group of weight rows and a block of x rows.
-template <class Rows>
 inline void multiply_block(const Product& p, const Position& at, const PanelScratch& scratch) {
   const int k = (at.end_block - at.block) * kBlock;
   const std::ptrdiff_t offset = std::ptrdiff_t{at.block} * kBlock;
   for (int panel_row = 0; panel_row < at.rows; panel_row += kPanelRows) {
     const int rows = at.rows - panel_row < kPanelRows ? at.rows - panel_row : kPanelRows;
-    decode_panel<Rows>(p, at, at.row + panel_row, rows, scratch.panel);
+    decode_panel(p, at, at.row + panel_row, rows, scratch.panel);
     for (int i = 0; i < at.num_x; i += Vec::kTileX) {
       for (int w = 0; w < rows; w += Vec::kTileW) {
         Vec* sums = scratch.sums + ((panel_row + w) / 4 * kBlockX + i) * 4 + w % 4;
@@ -233,7 +175,6 @@ inline void reduce_group(const Product& p, const Position& at, const Vec* sums) 
   }
 }
 
-template <class Rows>
 inline void panel_product(const Product& p) {
   const PanelScratch scratch = panel_scratch(p);
   const int blocks = p.k / kBlock;
@@ -247,17 +188,16 @@ inline void panel_product(const Product& p) {
       Position at{row, rows, x, num_x, 0, 0};
       for (; at.block < blocks; at.block += kStep) {
         at.end_block = blocks - at.block < kStep ? blocks : at.block + kStep;
-        multiply_block<Rows>(p, at, scratch);
+        multiply_block(p, at, scratch);
       }
       reduce_group(p, at, scratch.sums);
     }
   }
 }
 
-template <class Rows>
-inline void product(const Product& p) {
-  if (p.num_x <= Vec::kDirectRows) direct_product<Rows>(p);
-  else panel_product<Rows>(p);
+inline void product_bf16(const Product& p) {
+  if (p.num_x <= Vec::kDirectRows) direct_product<>(p);
+  else panel_product(p);
 }
 
 }  // namespace

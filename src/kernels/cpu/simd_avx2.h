@@ -119,37 +119,6 @@ struct Vec {
               _mm256_castsi256_ps(_mm256_and_si256(second, high))};
     }
   };
-  struct Mxfp4Block {
-    __m256i first, second;
-    __m256 table;
-    Mxfp4Block(const std::byte* from, float scale)
-        : first(widen_bytes(from)),
-          second(widen_bytes(from + 8)),
-          table(_mm256_mul_ps(_mm256_setr_ps(0.0F, 0.5F, 1.0F, 1.5F, 2.0F, 3.0F, 4.0F, 6.0F),
-                              _mm256_set1_ps(scale))) {}
-    Vec even() const { return {value(first), value(second)}; }
-    Vec odd() const {
-      return {value(_mm256_srli_epi32(first, 4)), value(_mm256_srli_epi32(second, 4))};
-    }
-    static __m256i widen_bytes(const std::byte* from) {
-      return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
-    }
-    // Bits 0-2 choose the magnitude (the permute looks at no others), bit 3 is the sign.
-    __m256 value(__m256i bits) const {
-      const __m256i sign = _mm256_and_si256(_mm256_slli_epi32(bits, 28),
-                                            _mm256_set1_epi32(static_cast<int>(0x80000000U)));
-      return _mm256_or_ps(_mm256_permutevar8x32_ps(table, bits), _mm256_castsi256_ps(sign));
-    }
-  };
-  static void scales_e8m0(const std::uint8_t* from, float* to) {
-    const __m256i least = _mm256_set1_epi32(0x00400000);
-    for (int half = 0; half < 2; ++half) {
-      const __m128i raw = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from + half * 8));
-      const __m256i exponent = _mm256_slli_epi32(_mm256_cvtepu8_epi32(raw), 23);
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + half * 8),
-                          _mm256_max_epu32(exponent, least));
-    }
-  }
 };
 
 }  // namespace

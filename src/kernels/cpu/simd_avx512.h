@@ -83,25 +83,6 @@ struct Vec {
       return {_mm512_castsi512_ps(_mm512_and_si512(raw, high))};
     }
   };
-  struct Mxfp4Block {
-    __m512i bytes;
-    __m512 table;
-    Mxfp4Block(const std::byte* from, float scale)
-        : bytes(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)))),
-          table(_mm512_mul_ps(values(), _mm512_set1_ps(scale))) {}
-    // The permute looks at the low four bits only.
-    Vec even() const { return {_mm512_permutexvar_ps(bytes, table)}; }
-    Vec odd() const { return {_mm512_permutexvar_ps(_mm512_srli_epi32(bytes, 4), table)}; }
-    static __m512 values() {
-      return _mm512_setr_ps(0.0F, 0.5F, 1.0F, 1.5F, 2.0F, 3.0F, 4.0F, 6.0F, -0.0F, -0.5F, -1.0F,
-                            -1.5F, -2.0F, -3.0F, -4.0F, -6.0F);
-    }
-  };
-  static void scales_e8m0(const std::uint8_t* from, float* to) {
-    const __m512i exponent = _mm512_slli_epi32(
-        _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))), 23);
-    _mm512_storeu_si512(to, _mm512_max_epu32(exponent, _mm512_set1_epi32(0x00400000)));
-  }
 };
 
 }  // namespace

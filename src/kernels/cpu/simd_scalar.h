@@ -132,27 +132,6 @@ struct Vec {
       return each([&](int i) { return bf16_at(from, 2 * i + 1); });
     }
   };
-  // Byte j holds elements 2j (low nibble) and 2j+1 (high).
-  struct Mxfp4Block {
-    const std::byte* from;
-    float scale;
-    Mxfp4Block(const std::byte* block, float factor) : from(block), scale(factor) {}
-    Vec even() const {
-      return each([&](int i) { return value(static_cast<unsigned>(from[i]) & 15U) * scale; });
-    }
-    Vec odd() const {
-      return each([&](int i) { return value(static_cast<unsigned>(from[i]) >> 4) * scale; });
-    }
-    static float value(unsigned code) {
-      constexpr float kMagnitude[8] = {0.0F, 0.5F, 1.0F, 1.5F, 2.0F, 3.0F, 4.0F, 6.0F};
-      return (code & 8U) != 0 ? -kMagnitude[code & 7U] : kMagnitude[code & 7U];
-    }
-  };
-  // 16 E8M0 exponents as floats 2^(e - 127); e = 0 is subnormal.
-  static void scales_e8m0(const std::uint8_t* from, float* to) {
-    for (int i = 0; i < 16; ++i)
-      to[i] = from_bits(from[i] == 0 ? 0x00400000U : std::uint32_t{from[i]} << 23);
-  }
 
   static std::uint32_t bits(float value) {
     std::uint32_t out;

@@ -37,11 +37,25 @@ NormRow CpuBackend::norm_row(Buffer x, const Deltas& deltas, WeightHandle norm,
 }
 
 void CpuBackend::multiply(const DenseWeight& matrix, std::int32_t first, std::int32_t count,
-                          std::span<const float* const> x, float* y, const Worker& worker) const {
+                          const Inputs& x, float* y, const Worker& worker) const {
+  if (matrix.format() == WeightFormat::kI8g32) {
+    const std::int64_t tile = first / kTileRows;
+    primitives_.product_i8({.weights = matrix.tile(tile),
+                            .scales = matrix.tile_scales(tile),
+                            .k = matrix.cols(),
+                            .count = count,
+                            .x = x.quads.data(),
+                            .num_x = static_cast<int>(x.size()),
+                            .planes = planes_,
+                            .y = y,
+                            .y_stride = count,
+                            .scratch = worker.product});
+    return;
+  }
   primitives_.product_bf16({.weights = matrix.row(first),
                             .k = matrix.cols(),
                             .count = count,
-                            .x = x.data(),
+                            .x = x.floats.data(),
                             .num_x = static_cast<int>(x.size()),
                             .y = y,
                             .y_stride = count,
@@ -57,8 +71,9 @@ void CpuBackend::attn_qkv(const StepShape&, LayerId layer, const LayerWeights& w
       const std::int32_t row = live_[static_cast<std::size_t>(i)];
       NormRow norm = norm_row(x, deltas, weights.attn_norm, row);
       norm.x_out = row_of(x, row, config_.hidden);
-      norm.out = row_of({normed_}, row, config_.hidden);
+      norm.out = normed_.float_row(row);
       primitives_.norm(norm);
+      if (dense_is_int8()) quantise(norm.out, config_.hidden, 0, normed_.quad_row(row));
     }
   });
   if (live_.empty()) return;
@@ -77,7 +92,7 @@ void CpuBackend::attn_qkv(const StepShape&, LayerId layer, const LayerWeights& w
                }
              });
   for (const WeightHandle read : {weights.q_weight, weights.k_weight, weights.v_weight})
-    timer.read(weight(read).bytes());
+    timer.multiply(weight(read), num_live());
 }
 
 // Rotates the pairs (i, i + half) of one head.
@@ -96,7 +111,7 @@ void CpuBackend::query_head(const LayerWeights& weights, std::int32_t head, Work
                             Buffer q) {
   const std::int32_t dim = config_.head_dim;
   const float* bias = weight(weights.q_bias).vector() + head * dim;
-  multiply(weight(weights.q_weight), head * dim, dim, normed_rows_, worker.y, worker);
+  multiply(weight(weights.q_weight), head * dim, dim, live_normed_, worker.y, worker);
   for (std::int32_t i = 0; i < num_live(); ++i) {
     const float* from = worker.y + static_cast<std::ptrdiff_t>(i) * dim;
     float* to = row_of(q, live_[static_cast<std::size_t>(i)], config_.q_dim()) + head * dim;
@@ -113,8 +128,8 @@ void CpuBackend::key_value_head(LayerId layer, const LayerWeights& weights, std:
   const float* value_bias = weight(weights.v_bias).vector() + head * dim;
   float* keys = worker.y;
   float* values = keys + static_cast<std::ptrdiff_t>(num_live()) * dim;
-  multiply(weight(weights.k_weight), head * dim, dim, normed_rows_, keys, worker);
-  multiply(weight(weights.v_weight), head * dim, dim, normed_rows_, values, worker);
+  multiply(weight(weights.k_weight), head * dim, dim, live_normed_, keys, worker);
+  multiply(weight(weights.v_weight), head * dim, dim, live_normed_, values, worker);
   for (std::int32_t i = 0; i < num_live(); ++i, keys += dim, values += dim) {
     for (std::int32_t d = 0; d < dim; ++d) {
       keys[d] += key_bias[d];
@@ -132,6 +147,7 @@ void CpuBackend::key_value_head(LayerId layer, const LayerWeights& weights, std:
 void CpuBackend::attend(const StepShape&, LayerId layer, const LayerWeights& weights, Buffer q,
                         Buffer attn) {
   Timer timer(*this, Stage::kAttend);
+  timer.attend(attend_work(layer));
   const std::int32_t rows = num_live();
   const std::size_t value_bytes = kv_->dtype() == KvDtype::kF32 ? sizeof(float) : sizeof(Bf16);
   const AttendRow common{.q = static_cast<const float*>(q.data),
@@ -158,6 +174,21 @@ int CpuBackend::attend_grain(LayerId layer) const {
   for (const SeqInput& seq : step_->seqs()) keys = std::max(keys, seq.first_position + seq.n_rows);
   if (kv_group_of(config_, layer) == kWindowGroup) keys = std::min(keys, config_.window);
   return grain_of(std::int64_t{2} * keys * config_.q_per_kv() * config_.head_dim);
+}
+
+// A sequence's keys and values are read once, whatever its rows; every row meets all it may see.
+StageStats CpuBackend::attend_work(LayerId layer) const {
+  const bool windowed = kv_group_of(config_, layer) == kWindowGroup;
+  const std::int64_t window = windowed ? config_.window : config_.max_context;
+  const std::int64_t value_bytes = kv_->dtype() == KvDtype::kF32 ? sizeof(float) : sizeof(Bf16);
+  StageStats work;
+  for (const SeqInput& seq : step_->seqs()) {
+    const std::int64_t end = std::int64_t{seq.first_position} + seq.n_rows;
+    work.kv_bytes += std::min(end, window + seq.n_rows - 1) * 2 * config_.kv_dim() * value_bytes;
+    for (std::int64_t keys = seq.first_position + 1; keys <= end; ++keys)
+      work.float_adds += std::min(keys, window) * 2 * config_.q_dim();
+  }
+  return work;
 }
 
 void CpuBackend::attend_one(LayerId layer, std::int32_t live, std::int32_t kv_head,
@@ -192,6 +223,14 @@ void CpuBackend::attn_out(const StepShape&, LayerId, const LayerWeights& weights
                           Buffer delta) {
   Timer timer(*this, Stage::kAttnOut);
   if (live_.empty()) return;
+  if (dense_is_int8())
+    share_work(pool_, num_live(), grain_of(std::int64_t{kNormCost} * config_.q_dim()),
+               [&](int, int begin, int end) {
+                 for (int i = begin; i < end; ++i) {
+                   const std::int32_t row = live_[static_cast<std::size_t>(i)];
+                   quantise(attn_.float_row(row), config_.q_dim(), 0, attn_.quad_row(row));
+                 }
+               });
   const DenseWeight& matrix = weight(weights.out_weight);
   const float* bias = weight(weights.out_bias).vector();
   const std::int32_t unit = unit_rows(num_live());
@@ -201,7 +240,7 @@ void CpuBackend::attn_out(const StepShape&, LayerId, const LayerWeights& weights
     for (std::int32_t first = begin * unit; first < std::min(end * unit, matrix.rows());
          first += unit) {
       const std::int32_t count = std::min(unit, matrix.rows() - first);
-      multiply(matrix, first, count, attn_rows_, memory.y, memory);
+      multiply(matrix, first, count, live_attn_, memory.y, memory);
       for (std::int32_t i = 0; i < num_live(); ++i) {
         const float* from = memory.y + static_cast<std::ptrdiff_t>(i) * count;
         float* to = row_of(delta, live_[static_cast<std::size_t>(i)], config_.hidden) + first;
@@ -210,7 +249,7 @@ void CpuBackend::attn_out(const StepShape&, LayerId, const LayerWeights& weights
       }
     }
   });
-  timer.read(matrix.bytes());
+  timer.multiply(matrix, num_live());
 }
 
 }  // namespace strata::kernels::cpu

@@ -19,20 +19,20 @@ void CpuBackend::route(const StepShape&, LayerId, const LayerWeights& weights, B
       const std::int32_t row = live_[static_cast<std::size_t>(i)];
       NormRow norm = norm_row(x, deltas, weights.mlp_norm, row);
       norm.x_out = row_of(x, row, config_.hidden);
-      norm.out = row_of({normed_}, row, config_.hidden);
+      norm.out = normed_.float_row(row);
       primitives_.norm(norm);
+      if (experts_are_mxfp4()) quantise(norm.out, config_.hidden, 0, normed_.quad_row(row));
     }
     const auto first = static_cast<std::size_t>(begin);
     const auto count = static_cast<std::size_t>(end - begin);
-    multiply(router, 0, router.rows(), std::span(normed_rows_).subspan(first, count), memory.y,
-             memory);
+    multiply(router, 0, router.rows(), Inputs(live_normed_).part(first, count), memory.y, memory);
     for (int i = begin; i < end; ++i) {
       float* logits = memory.y + static_cast<std::ptrdiff_t>(i - begin) * router.rows();
       for (std::int32_t e = 0; e < router.rows(); ++e) logits[e] += bias[e];
       choose_experts({logits, static_cast<std::size_t>(router.rows())}, i);
     }
   });
-  timer.read(router.bytes());
+  timer.multiply(router, num_live());
   group_pairs();
 }
 
@@ -78,42 +78,50 @@ void CpuBackend::group_pairs() {
   for (std::size_t i = 0; i < pairs; ++i) {
     const std::int32_t position = next[static_cast<std::size_t>(pair_expert_[i])]++;
     pair_position_[i] = position;
-    pair_input_[static_cast<std::size_t>(position)] =
-        normed_rows_[i / static_cast<std::size_t>(top)];
+    const auto to = static_cast<std::size_t>(position);
+    const std::size_t row = i / static_cast<std::size_t>(top);
+    pair_input_.floats[to] = live_normed_.floats[row];
+    pair_input_.quads[to] = live_normed_.quads[row];
   }
 }
 
 SlabMatrix CpuBackend::gate_up_of(LayerId layer, ExpertId expert) const {
   const std::byte* slab = slabs_[static_cast<std::size_t>(layer * config_.num_experts + expert)];
   STRATA_CHECK(slab != nullptr, "expert {} of layer {} is not resident", expert, layer);
-  return {slab + layout_.gate_up_blocks,
-          reinterpret_cast<const std::uint8_t*>(slab + layout_.gate_up_scales),
-          slab + layout_.gate_up_bias, layout_.hidden};
+  return {slab + layout_.gate_up_blocks, slab + layout_.gate_up_scales, slab + layout_.gate_up_bias,
+          layout_.hidden};
 }
 
 SlabMatrix CpuBackend::down_of(LayerId layer, ExpertId expert) const {
   const std::byte* slab = slabs_[static_cast<std::size_t>(layer * config_.num_experts + expert)];
-  return {slab + layout_.down_blocks,
-          reinterpret_cast<const std::uint8_t*>(slab + layout_.down_scales),
-          slab + layout_.down_bias, layout_.intermediate};
+  return {slab + layout_.down_blocks, slab + layout_.down_scales, slab + layout_.down_bias,
+          layout_.intermediate};
 }
 
 void CpuBackend::multiply(const SlabMatrix& matrix, std::int32_t first, std::int32_t count,
-                          std::span<const float* const> x, float* y, const Worker& worker) const {
+                          const Inputs& x, float* y, const Worker& worker) const {
   const auto weights_before = static_cast<std::size_t>(first) * static_cast<std::size_t>(matrix.k);
-  const bool mxfp4 = layout_.format == ExpertFormat::kMxfp4;
-  const Product product{
-      .weights = matrix.weights + (mxfp4 ? weights_before / 2 : weights_before * 2),
-      .scales = matrix.scales + (mxfp4 ? weights_before / kBlock : 0),
-      .k = matrix.k,
-      .count = count,
-      .x = x.data(),
-      .num_x = static_cast<int>(x.size()),
-      .y = y,
-      .y_stride = count,
-      .scratch = worker.product};
-  if (mxfp4) primitives_.product_mxfp4(product);
-  else primitives_.product_bf16(product);
+  if (!experts_are_mxfp4()) {
+    primitives_.product_bf16({.weights = matrix.weights + weights_before * 2,
+                              .k = matrix.k,
+                              .count = count,
+                              .x = x.floats.data(),
+                              .num_x = static_cast<int>(x.size()),
+                              .y = y,
+                              .y_stride = count,
+                              .scratch = worker.product});
+    return;
+  }
+  primitives_.product_mxfp4({.weights = matrix.weights + weights_before / 2,
+                             .scales = matrix.scales + weights_before / kBlock,
+                             .k = matrix.k,
+                             .count = count,
+                             .x = x.quads.data(),
+                             .num_x = static_cast<int>(x.size()),
+                             .planes = planes_,
+                             .y = y,
+                             .y_stride = count,
+                             .scratch = worker.product});
 }
 
 void CpuBackend::experts(const StepShape&, LayerId layer, Buffer delta) {
@@ -138,22 +146,25 @@ void CpuBackend::experts(const StepShape&, LayerId layer, Buffer delta) {
                for (int unit = begin; unit < end; ++unit)
                  down_unit(layer, unit * kBlock, workers_[static_cast<std::size_t>(worker)], delta);
              });
-  timer.read(active_.size() * layout_.bytes);
+  timer.experts(num_active, pairs);
 }
 
 void CpuBackend::gate_up_unit(const SlabMatrix& matrix, const ActiveExpert& active,
                               std::int32_t first, Worker& worker) {
   const auto begin = static_cast<std::size_t>(active.begin);
   const auto count = static_cast<std::size_t>(active.count);
-  multiply(matrix, 2 * first, 2 * kBlock, std::span(pair_input_).subspan(begin, count), worker.y,
-           worker);
-  for (std::int32_t i = 0; i < active.count; ++i)
+  multiply(matrix, 2 * first, 2 * kBlock, Inputs(pair_input_).part(begin, count), worker.y, worker);
+  for (std::int32_t i = 0; i < active.count; ++i) {
+    const std::int32_t pair = active.begin + i;
+    float block[kBlock];
     primitives_.swiglu({.gate_up = worker.y + static_cast<std::ptrdiff_t>(i) * 2 * kBlock,
                         .bias = matrix.bias + static_cast<std::ptrdiff_t>(first) * 4,
                         .count = kBlock,
                         .limit = config_.swiglu_limit,
                         .alpha = config_.swiglu_alpha,
-                        .out = row_of({inner_}, active.begin + i, config_.intermediate) + first});
+                        .out = experts_are_mxfp4() ? block : inner_.float_row(pair) + first});
+    if (experts_are_mxfp4()) quantise(block, kBlock, first / kBlock, inner_.quad_row(pair));
+  }
 }
 
 void CpuBackend::down_unit(LayerId layer, std::int32_t first, Worker& worker, Buffer delta) {
@@ -161,9 +172,8 @@ void CpuBackend::down_unit(LayerId layer, std::int32_t first, Worker& worker, Bu
     const SlabMatrix matrix = down_of(layer, active.expert);
     float* y = worker.y + static_cast<std::ptrdiff_t>(active.begin) * kBlock;
     multiply(matrix, first, kBlock,
-             std::span(pair_inner_)
-                 .subspan(static_cast<std::size_t>(active.begin),
-                          static_cast<std::size_t>(active.count)),
+             Inputs(inner_).part(static_cast<std::size_t>(active.begin),
+                                 static_cast<std::size_t>(active.count)),
              y, worker);
     if (rank_ != 0) continue;
     const auto* bias = reinterpret_cast<const Bf16*>(matrix.bias) + first;

@@ -134,6 +134,24 @@ TEST(StepDriver, ReadmittedSequencesStartAtZero) {
   EXPECT_EQ(model.plans.back().seqs[0].kv_len_before, 0);
 }
 
+TEST(StepDriver, TakesAContextAsComputedAndFillsItsPages) {
+  PlanRecorder model(small_model());
+  StepDriver driver(model, 2, 32);
+  driver.admit(3, 20);
+  driver.prefill({{1, 2}, {3, 4}});
+  const StepPlan& plan = model.plans.front();
+  EXPECT_EQ(plan.slots[1].position, 20);
+  EXPECT_EQ(plan.seqs[0].kv_len_before, 20);
+  std::set<PageId> filled;
+  for (const PageCopy& copy : plan.copies) {
+    EXPECT_LT(copy.src, copy.dst);
+    filled.insert({copy.src, copy.dst});
+  }
+  for (const StepPlan& each : model.plans)
+    for (const PageId page : each.pages) EXPECT_EQ(filled.count(page), 1U) << page;
+  EXPECT_TRUE(model.plans.back().copies.empty());
+}
+
 BenchReport report_of_two_steps() {
   BenchReport report;
   report.model = "m";
@@ -146,8 +164,14 @@ BenchReport report_of_two_steps() {
   report.decode.tokens = 16;
   report.decode.steps = 2;
   report.decode.seconds = 0.5;
-  report.decode.stages = {{"experts", 48, 200'000'000, 3'000'000'000},
-                          {"head", 2, 100'000'000, 2'000'000'000}};
+  report.peaks = {100e9, 400e9};
+  report.decode.stages = {
+      {.name = "experts",
+       .calls = 48,
+       .nanos = 200'000'000,
+       .weight_bytes = 3'000'000'000,
+       .integer_adds = 4'000'000'000},
+      {.name = "head", .calls = 2, .nanos = 100'000'000, .weight_bytes = 2'000'000'000}};
   report.prompt.name = "prompt";
   return report;
 }
@@ -167,6 +191,20 @@ TEST(BenchReport, TableShowsStagesAndTheShareOfTheRoof) {
   EXPECT_THAT(text, HasSubstr("50 % of the measured roof"));
   EXPECT_THAT(text, HasSubstr("1500.000"));  // MB of expert weights a step
   EXPECT_THAT(text, HasSubstr("token hash 0000000000000abc"));
+}
+
+TEST(BenchReport, ARoofIsWhatTakesLonger) {
+  BenchReport report = report_of_two_steps();
+  kernels::StageStats stage{.nanos = 500'000'000, .weight_bytes = 4'000'000'000};
+  stage.kv_bytes = 1'000'000'000;  // 0.25 s of reading together
+  EXPECT_DOUBLE_EQ(roof_share(stage, report).share, 0.5);
+  EXPECT_TRUE(roof_share(stage, report).reading);
+  stage.float_adds = 20'000'000'000;    // 0.2 s
+  stage.integer_adds = 40'000'000'000;  // 0.1 s
+  EXPECT_DOUBLE_EQ(roof_share(stage, report).share, 0.6);
+  EXPECT_FALSE(roof_share(stage, report).reading);
+  report.roof = report.peaks.floats = report.peaks.integers = 0.0;  // not measured
+  EXPECT_EQ(roof_share(stage, report).share, 0.0);
 }
 
 TEST(BenchReport, SaysWhenOthersLoadTheMachine) {

@@ -321,14 +321,14 @@ TEST(Parser, AnalysisTokensCountHeadersAndEnds) {
 }
 
 TEST(Parser, StartsInFinal) {
-  Parser parser(tiny_tokenizer(), kTools, true);
+  Parser parser(tiny_tokenizer(), kTools, Opened::kFinal);
   std::vector<Event> events;
   for (const TokenId id : tiny_tokenizer().encode_with_specials("Hello<|end|><|start|>assistant"))
     parser.push(id, events);
   EXPECT_TRUE(parser.done());
   parser.finish(events);
   EXPECT_THAT(collect(events, parser).messages, ElementsAre("final: Hello"));
-  Parser empty(tiny_tokenizer(), kTools, true);
+  Parser empty(tiny_tokenizer(), kTools, Opened::kFinal);
   events.clear();
   empty.finish(events);
   EXPECT_THAT(collect(events, empty).messages, ElementsAre("final: "));
@@ -336,7 +336,7 @@ TEST(Parser, StartsInFinal) {
 }
 
 TEST(Parser, FinishTwiceAndPushAfterIt) {
-  Parser parser(tiny_tokenizer(), kTools, true);
+  Parser parser(tiny_tokenizer(), kTools, Opened::kFinal);
   std::vector<Event> events;
   parser.push(tiny_tokenizer().encode("a")[0], events);
   parser.finish(events);
@@ -418,7 +418,7 @@ TEST(Parser, SurvivesEveryTokenStream) {
                            "weather", "assistant", "user", " json", " code", "python"})
     for (const TokenId id : t.encode(word)) frequent.push_back(id);
   for (std::uint64_t round = 0; round < 3000; ++round) {
-    Parser parser(t, kTools, round % 7 == 0);
+    Parser parser(t, kTools, static_cast<Opened>(round % 7 < 3 ? round % 7 : 0));
     std::vector<Event> events;
     const std::uint64_t length = random_at(round, 0) % 60;
     for (std::uint64_t i = 1; i <= length; ++i) {

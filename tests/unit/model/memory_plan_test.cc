@@ -29,6 +29,20 @@ TEST(MemoryPlan, KnowsTheWeightsOfThe20b) {
   EXPECT_EQ(plan->max_model_len, 131072);
 }
 
+// 1.22e9 of the 1.80e9 dense weights go from two bytes to 1 + 1/16.
+TEST(MemoryPlan, CountsInt8DenseWeights) {
+  PlanRequest request = request_20b(64 * kGiB);
+  const auto bf16 = make_memory_plan(request);
+  request.dense = kernels::WeightFormat::kI8g32;
+  const auto int8 = make_memory_plan(request);
+  ASSERT_TRUE(bf16.has_value() && int8.has_value());
+  const ModelConfig config = gpt_oss_20b();
+  const std::int64_t hidden = config.hidden;
+  const std::int64_t weights =
+      hidden * (config.qkv_dim() + config.q_dim()) * config.num_layers + hidden * config.vocab;
+  EXPECT_EQ(line(*bf16, "weights.dense") - line(*int8, "weights.dense"), weights * 15 / 16);
+}
+
 TEST(MemoryPlan, ShrinksTheContextToTheMemory) {
   const auto plan = make_memory_plan(request_20b(20 * kGiB));
   ASSERT_TRUE(plan.has_value()) << plan.error().message;

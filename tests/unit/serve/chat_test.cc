@@ -284,6 +284,48 @@ TEST(Chat, ContinuesTheLastMessage) {
   EXPECT_EQ(choice["message"]["content"], " there.");
 }
 
+TEST(Chat, ContinuesTheLastMessageWithItsReasoning) {
+  ServiceHarness harness({" there.<|return|>"});
+  auto body = chat_body();
+  body["messages"].push_back(
+      {{"role", "assistant"}, {"content", "Hello"}, {"reasoning", "A greeting."}});
+  body["continue_final_message"] = true;
+  const auto prompt = harness.post_json("/apply-template", body)["prompt"].get<std::string>();
+  EXPECT_TRUE(
+      prompt.ends_with("<|start|>assistant<|channel|>analysis<|message|>A greeting.<|end|>"
+                       "<|start|>assistant<|channel|>final<|message|>Hello"))
+      << prompt;
+  const auto choice = harness.post_json("/v1/chat/completions", body)["choices"][0];
+  EXPECT_EQ(choice["message"]["content"], " there.");
+  EXPECT_FALSE(choice["message"].contains("reasoning"));
+}
+
+TEST(Chat, ContinuesReasoningThatWasCut) {
+  ServiceHarness harness({" on and on.<|end|><|start|>assistant" + kFinal + "Hello.<|return|>"});
+  auto body = chat_body();
+  body["messages"].push_back({{"role", "assistant"}, {"content", nullptr}, {"reasoning", "On"}});
+  body["continue_final_message"] = true;
+  const auto prompt = harness.post_json("/apply-template", body)["prompt"].get<std::string>();
+  EXPECT_TRUE(prompt.ends_with("<|start|>assistant<|channel|>analysis<|message|>On")) << prompt;
+  for (const bool stream : {false, true}) {
+    body["stream"] = stream;
+    const auto response = harness.post("/v1/chat/completions", body.dump());
+    const auto message = stream ? join_chunks(read_events(response.body))
+                                : json::parse(response.body)["choices"][0]["message"];
+    EXPECT_EQ(message["reasoning"], " on and on.");
+    EXPECT_EQ(message["content"], "Hello.");
+  }
+}
+
+TEST(Chat, WithoutAGenerationPromptTheModelWritesItsOwnHeader) {
+  ServiceHarness harness({"<|start|>assistant" + kFinal + "Hello.<|return|>"});
+  const auto body = with("add_generation_prompt", false);
+  const auto prompt = harness.post_json("/apply-template", body)["prompt"].get<std::string>();
+  EXPECT_TRUE(prompt.ends_with("hi<|end|>")) << prompt;
+  const auto choice = harness.post_json("/v1/chat/completions", body)["choices"][0];
+  EXPECT_EQ(choice["message"]["content"], "Hello.");
+}
+
 TEST(Chat, TokenIdsComeBackWhenAsked) {
   ServiceHarness harness({kFinal + "Hi.<|return|>"});
   const auto out = harness.post_json("/v1/chat/completions", with("return_token_ids", true));

@@ -1,0 +1,42 @@
+// The five-user load: five people ask for one sentence at once, fifty times in all. The first and
+// last requests are dropped, because then fewer than five are there. Pure.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "loadgen/figures.h"
+#include "loadgen/options.h"
+#include "loadgen/outcome.h"
+#include "loadgen/workload.h"
+
+namespace strata::loadgen {
+
+inline constexpr std::size_t kFiveUsersDropped = 5;  // at either end
+
+// Sets what the load fixes: chat, five at once, fifty requests.
+void apply_five_users(LoadOptions& options);
+
+// Fifty times the one prompt, with answers of at most `output_tokens`.
+std::vector<Prompt> five_users_prompts(const LoadOptions& options, std::int32_t output_tokens);
+
+struct MeanStd {
+  double mean = 0;
+  double std = 0;
+};
+
+struct FiveUsers {
+  MeanStd ttft_ms;
+  MeanStd e2e_s;
+  MeanStd tokens_per_s;  // of one user, after the first token
+  std::int64_t failed = 0;
+};
+
+// `natural`: answers that ended by themselves; `long_answers`: those of 256 tokens.
+FiveUsers five_users_of(std::span<const Outcome> natural, std::span<const Outcome> long_answers);
+
+std::string format_five_users(const FiveUsers& figures);
+// {"five_users": {...}}
+std::string five_users_json(const FiveUsers& figures);
+
+}  // namespace strata::loadgen
