@@ -39,6 +39,12 @@ cuda_compile() {
     build/cuda/strata plan >/dev/null
 }
 
+# More than a million random steps of the engine, its integrity checked after each; ten thousand
+# cut streams.
+long_counts() {
+  STRATA_LONG_TESTS=1 build/dev/tests/test_engine --gtest_brief=1 --gtest_filter='*Walk*:*Cut*'
+}
+
 # fuzz_all SECONDS: each target that long, on its stored corpus and beyond.
 fuzz_all() {
   local seconds=$1 target

@@ -243,6 +243,12 @@ const FlagSpec kSchedulingFlags[] = {
        o.priority_scheduling =
            parse_choice<bool>(u.spec.name, u.value(), {{"fcfs", false}, {"priority", true}});
      }},
+    {"--step-deadline", kValue, kDoes, kServing, "Scheduling",
+     "seconds a step may take before the model is rebuilt; 0: any time; default: by its pace", "",
+     [](Options& o, const FlagUse& u) { o.step_deadline_s = to_int32(u, 0, 86400); }},
+    {"--idle-unload", kValue, kDoes, kServing, "Scheduling",
+     "free the model after so many seconds without requests; the next one loads it again", "",
+     [](Options& o, const FlagUse& u) { o.idle_unload_s = to_int32(u, 0, 31'536'000); }},
     {"--max-num-queued-reqs", kValue, kDoes, kServing, "Scheduling",
      "waiting requests; more are refused", "",
      [](Options& o, const FlagUse& u) { o.max_queued_requests = to_int32(u, 1, 1 << 20); }},

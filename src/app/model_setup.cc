@@ -193,6 +193,10 @@ kernels::CpuIsa ModelSetup::cpu_isa() const {
 }
 
 std::unique_ptr<TransformerModel> ModelSetup::build_transformer() const {
+  return loading([this] { return load_transformer(); });
+}
+
+std::unique_ptr<TransformerModel> ModelSetup::load_transformer() const {
   STRATA_CHECK(checkpoint_ != nullptr, "the scripted model has no weights");
   kernels::BackendContext context;
   context.config = config_;
@@ -200,23 +204,16 @@ std::unique_ptr<TransformerModel> ModelSetup::build_transformer() const {
   context.dense = dense_format(options_);
   context.int8_activations = options_.int8_activations;
   if (options_.backend == BackendChoice::kRef)
-    return loading([&] {
-      return std::make_unique<TransformerModel>(
-          *checkpoint_, plan_, kernels::make_ref_backend(std::move(context)), nullptr);
-    });
-  if (options_.backend == BackendChoice::kCuda)
-    return loading([&] {  // the pool reads the checkpoint
-      return std::make_unique<TransformerModel>(*checkpoint_, plan_,
-                                                kernels::make_cuda_backend(std::move(context)),
-                                                std::make_unique<ThreadPool>(threads_));
-    });
-  const kernels::CpuIsa isa = cpu_isa();
-  return loading([&] {
-    auto pool = std::make_unique<ThreadPool>(threads_);
-    auto backend = kernels::make_cpu_backend(std::move(context), isa, *pool);
-    return std::make_unique<TransformerModel>(*checkpoint_, plan_, std::move(backend),
-                                              std::move(pool));
-  });
+    return std::make_unique<TransformerModel>(
+        *checkpoint_, plan_, kernels::make_ref_backend(std::move(context)), nullptr);
+  if (options_.backend == BackendChoice::kCuda)  // the pool reads the checkpoint
+    return std::make_unique<TransformerModel>(*checkpoint_, plan_,
+                                              kernels::make_cuda_backend(std::move(context)),
+                                              std::make_unique<ThreadPool>(threads_));
+  auto pool = std::make_unique<ThreadPool>(threads_);
+  auto backend = kernels::make_cpu_backend(std::move(context), cpu_isa(), *pool);
+  return std::make_unique<TransformerModel>(*checkpoint_, plan_, std::move(backend),
+                                            std::move(pool));
 }
 
 std::unique_ptr<Model> ModelSetup::build_scripted() const {
@@ -242,7 +239,7 @@ std::unique_ptr<Model> ModelSetup::build_scripted() const {
 std::unique_ptr<Model> ModelSetup::build() const {
   std::unique_ptr<Model> model;
   if (checkpoint_ == nullptr) model = build_scripted();
-  else model = build_transformer();
+  else model = load_transformer();
   if (!options_.fault_inject.empty()) model = make_fault_model(std::move(model));
   return model;
 }
@@ -257,7 +254,12 @@ std::unique_ptr<Engine> make_engine(const ModelSetup& setup, const Options& opti
   engine.prefix_caching = options.prefix_caching;
   engine.two_steps_in_flight = options.async_scheduling;
   engine.priority_scheduling = options.priority_scheduling;
-  return std::make_unique<Engine>(setup.build(), engine, [&setup] { return setup.build(); });
+  engine.step_deadline_ms = options.step_deadline_s < 0 ? -1 : options.step_deadline_s * 1000;
+  engine.idle_unload_s = options.idle_unload_s;
+  engine.rebuild_above_memory = options.rebuild_above_percent / 100.0;
+  engine.rebuild_after_s = options.rebuild_after_s;
+  auto model = loading([&setup] { return setup.build(); });
+  return std::make_unique<Engine>(std::move(model), engine, [&setup] { return setup.build(); });
 }
 
 }  // namespace strata::app

@@ -83,6 +83,12 @@ struct Options {
   bool priority_scheduling = false;  // else first come, first served
   bool async_scheduling = true;
 
+  // Keeping the model.
+  std::int32_t step_deadline_s = -1;       // 0: none; -1: follows the pace of steps
+  std::int32_t idle_unload_s = 0;          // 0: never
+  std::int32_t rebuild_above_percent = 0;  // of a card's memory; 0: never
+  std::int32_t rebuild_after_s = 30;
+
   // HTTP.
   std::string host = "127.0.0.1";
   std::uint16_t port = 8000;
