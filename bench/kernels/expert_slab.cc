@@ -11,10 +11,12 @@
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
+#include "base/memory.h"
 #include "base/random.h"
 #include "base/thread_pool.h"
 #include "kernels/cpu/cpu_backend.h"

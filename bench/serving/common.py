@@ -2,6 +2,7 @@
 lines that are printed. Standard library only; the server's handling is that of tests/e2e."""
 
 import argparse
+import http.client
 import json
 import math
 import os
@@ -135,7 +136,7 @@ def processor():
 
 
 class Metrics:
-    """Scrapes /metrics over one connection that is kept."""
+    """Scrapes /metrics over one connection that is kept while the server keeps it."""
 
     LINE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)$")
 
@@ -144,8 +145,12 @@ class Metrics:
 
     def read(self):
         """-> name or name{labels} -> value; a name without its labels holds the sum."""
-        self.connection.request("GET", "/metrics")
-        text = self.connection.getresponse().read().decode()
+        try:
+            self.connection.request("GET", "/metrics")
+            text = self.connection.getresponse().read().decode()
+        except http.client.RemoteDisconnected:  # idle for too long
+            self.connection.close()
+            return self.read()
         values = {}
         for line in text.splitlines():
             match = self.LINE.match(line)

@@ -7,6 +7,8 @@
 // registers instead, and the sums of 16 rows are transposed into lanes.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/cpu/primitives.h"
 
 namespace strata::kernels::cpu {
@@ -123,22 +125,39 @@ struct Panel {
   std::ptrdiff_t block_scales;
 };
 
+// Memory that the next panel will be decoded from, asked for a few lines with every block of this
+// one: all at once would keep the loads at hand waiting.
+struct Ahead {
+  static constexpr int kRowLines = kPanelBlocks * 16 / 64;
+  const std::byte* rows = nullptr;
+  std::ptrdiff_t row_bytes = 0;
+  int next = 0, end = 0, step = 0;  // lines
+
+  void ask() {
+    for (int i = 0; i < step && next < end; ++i, ++next)
+      __builtin_prefetch(rows + next / kRowLines * row_bytes + next % kRowLines * 64, 0, 2);
+  }
+};
+
 // Adds blocks [begin, end) of K to the sums of W tiles and N x rows. `panel` starts at `begin`.
+// Sums are in memory once a block, so that the registers are free for N * W dots.
 template <Planes P, int W, int N, class Scale>
 inline void panel_tile(const Panel<Scale>& panel, const ActivationQuad* const* rows, int begin,
-                       int end, float (*sums)[kPanelTiles][kTileRows]) {
+                       int end, Ahead& ahead, float (*sums)[kPanelTiles][kTileRows]) {
+  constexpr bool kFromMemory = std::is_same_v<Scale, std::byte>;  // int8, in place
+  constexpr std::ptrdiff_t kAheadBytes = 4096;
   const std::byte* x[N];
-  Vec y[N][W];
 #pragma GCC unroll 8
-  for (int n = 0; n < N; ++n) {
-    x[n] = reinterpret_cast<const std::byte*>(rows[n]);
-#pragma GCC unroll 8
-    for (int w = 0; w < W; ++w) y[n][w] = Vec::load(sums[n][w]);
-  }
+  for (int n = 0; n < N; ++n) x[n] = reinterpret_cast<const std::byte*>(rows[n]);
   const std::byte* weights = panel.weights;
   const Scale* scales = panel.scales;
   for (int b = begin; b < end; ++b) {
     const std::ptrdiff_t quad = std::ptrdiff_t{b / 4} * static_cast<int>(sizeof(ActivationQuad));
+    ahead.ask();
+    if (kFromMemory && N <= 4)
+#pragma GCC unroll 8
+      for (int i = 0; i < W * 8; ++i)
+        __builtin_prefetch(weights + i / 8 * panel.tile_bytes + kAheadBytes + i % 8 * 64, 0, 3);
     Int dots[N][W];
     block_dots<P, W, N>(weights, panel.tile_bytes, x, quad + b % 4 * 16, dots);
     Vec scale[W];
@@ -151,43 +170,41 @@ inline void panel_tile(const Panel<Scale>& panel, const ActivationQuad* const* r
       const Vec factor = Vec::all(own.scale[b % 4]);
 #pragma GCC unroll 8
       for (int w = 0; w < W; ++w)
-        y[n][w] = Vec::fma((dots[n][w] + bias).to_float(), scale[w] * factor, y[n][w]);
+        Vec::fma((dots[n][w] + bias).to_float(), scale[w] * factor, Vec::load(sums[n][w]))
+            .store(sums[n][w]);
     }
     weights += kTileBlockBytes;
     scales += panel.block_scales;
   }
-#pragma GCC unroll 8
-  for (int n = 0; n < N; ++n)
-#pragma GCC unroll 8
-    for (int w = 0; w < W; ++w) y[n][w].store(sums[n][w]);
 }
 
 template <Planes P, int W, class Scale, int N = 1>
 inline void panel_tile_of(int num_x, const Panel<Scale>& panel, const ActivationQuad* const* rows,
-                          int begin, int end, float (*sums)[kPanelTiles][kTileRows]) {
-  if (num_x == N) panel_tile<P, W, N>(panel, rows, begin, end, sums);
+                          int begin, int end, Ahead& ahead, float (*sums)[kPanelTiles][kTileRows]) {
+  if (num_x == N) panel_tile<P, W, N>(panel, rows, begin, end, ahead, sums);
   else if constexpr (N < Int::kTileX)
-    panel_tile_of<P, W, Scale, N + 1>(num_x, panel, rows, begin, end, sums);
+    panel_tile_of<P, W, Scale, N + 1>(num_x, panel, rows, begin, end, ahead, sums);
 }
 
 // Blocks [begin, end) of `tiles` tiles times x rows [first, first + num_x), in register tiles of
 // nearly equal height.
 template <Planes P, class Scale>
 inline void multiply_panel(const IntegerProduct& p, const Panel<Scale>& panel, int tiles, int first,
-                           int num_x, int begin, int end, IntegerScratch& scratch) {
+                           int num_x, int begin, int end, Ahead ahead, IntegerScratch& scratch) {
   const int parts = (num_x + Int::kTileX - 1) / Int::kTileX;
+  ahead.step = (ahead.end + parts * (end - begin) - 1) / (parts * (end - begin));
   for (int part = 0; part < parts; ++part) {
     const int x = num_x * part / parts, count = num_x * (part + 1) / parts - x;
     const ActivationQuad* const* rows = p.x + first + x;
     if (Int::kTileW == 2 && tiles == 2) {
-      panel_tile_of<P, Int::kTileW, Scale>(count, panel, rows, begin, end, scratch.sums + x);
+      panel_tile_of<P, Int::kTileW, Scale>(count, panel, rows, begin, end, ahead, scratch.sums + x);
       continue;
     }
     for (int tile = 0; tile < tiles; ++tile) {
       const Panel<Scale> one{panel.weights + tile * panel.tile_bytes, 0,
                              panel.scales + tile * panel.tile_scales, 0, panel.block_scales};
       auto* sums = reinterpret_cast<float(*)[kPanelTiles][kTileRows]>(scratch.sums[x][tile]);
-      panel_tile_of<P, 1, Scale>(count, one, rows, begin, end, sums);
+      panel_tile_of<P, 1, Scale>(count, one, rows, begin, end, ahead, sums);
     }
   }
 }
@@ -205,7 +222,9 @@ inline void write_sums(const IntegerProduct& p, int row, int first, int num_x,
   for (int n = 0; n < num_x; ++n) {
     float* y = p.y + (first + n) * p.y_stride + row;
     const float* sums = scratch.sums[n][0];
-    for (int i = 0; i < count; ++i) y[i] = sums[i];
+    int i = 0;
+    for (; i + kTileRows <= count; i += kTileRows) Vec::load(sums + i).store(y + i);
+    for (; i < count; ++i) y[i] = sums[i];
   }
 }
 
@@ -222,15 +241,15 @@ inline void product_i8_of(const IntegerProduct& p) {
     const int tiles = all_tiles - tile < kPanelTiles ? all_tiles - tile : kPanelTiles;
     for (int first = 0; first < p.num_x; first += kSumsX) {
       const int num_x = p.num_x - first < kSumsX ? p.num_x - first : kSumsX;
-      // One register tile reads the weights once anyway.
-      const int step = num_x <= Int::kTileX ? blocks : kPanelBlocks;
+      // Few register tiles read the weights once from memory and then from the L2 cache.
+      const int step = num_x <= 2 * Int::kTileX ? blocks : kPanelBlocks;
       clear_sums(num_x, scratch);
       for (int begin = 0; begin < blocks; begin += step) {
         const int end = blocks - begin < step ? blocks : begin + step;
         panel.weights =
             p.weights + tile * panel.tile_bytes + std::ptrdiff_t{begin} * kTileBlockBytes;
         panel.scales = p.scales + tile * panel.tile_scales + begin * panel.block_scales;
-        multiply_panel<P>(p, panel, tiles, first, num_x, begin, end, scratch);
+        multiply_panel<P>(p, panel, tiles, first, num_x, begin, end, {}, scratch);
       }
       write_sums(p, tile * kTileRows, first, num_x, scratch);
     }
@@ -258,6 +277,8 @@ inline void direct_mxfp4(const IntegerProduct& p, int row) {
   }
   for (int begin = 0; begin < blocks; begin += 4) {
     const int count = blocks - begin < 4 ? blocks - begin : 4;
+    // The next tile's scales, a line with every quad; its weights are asked for row by row.
+    __builtin_prefetch(scales + (kTileRows * blocks + begin * 16), 0, 2);
     Int dots[N][4];
     Vec scale[4];
     Int::mxfp4_dots<P, N>(weights + begin * 16, std::ptrdiff_t{blocks} * 16, count, x, dots);
@@ -283,17 +304,6 @@ inline void direct_mxfp4_of(const IntegerProduct& p) {
   }
 }
 
-// Asks for the blocks of 16 rows that will be decoded after [begin, end): the next ones of K, or
-// the first ones of the rows behind the panel.
-inline void prefetch_tile(const IntegerProduct& p, int row, int begin, int end) {
-  const std::ptrdiff_t row_bytes = std::ptrdiff_t{p.k} / 2;
-  const bool last = end == p.k / kBlock;
-  const std::byte* next =
-      p.weights + (row + (last ? kPanelTiles * kTileRows : 0)) * row_bytes + (last ? 0 : end) * 16;
-  for (int i = 0; i < kTileRows; ++i, next += row_bytes)
-    for (int at = 0; at < (end - begin) * 16; at += 64) __builtin_prefetch(next + at, 0, 2);
-}
-
 // Decodes blocks [begin, end) of 16 rows into a tile of the panel.
 inline void decode_tile(const IntegerProduct& p, int row, int begin, int end,
                         std::byte (*bytes)[kTileBlockBytes], float (*scales)[kTileRows]) {
@@ -307,6 +317,14 @@ inline void decode_tile(const IntegerProduct& p, int row, int begin, int end,
     Int::half_scales(exponents + (b - begin), blocks, count, scale);
     for (int i = 0; i < count; ++i) scale[i].store(scales[b - begin + i]);
   }
+}
+
+inline Ahead ahead_of(const IntegerProduct& p, int row, int block) {
+  Ahead ahead;
+  ahead.row_bytes = std::ptrdiff_t{p.k} / 2;
+  ahead.rows = p.weights + row * ahead.row_bytes + block * 16;
+  ahead.end = kPanelTiles * kTileRows * Ahead::kRowLines;
+  return ahead;
 }
 
 template <Planes P>
@@ -323,12 +341,12 @@ inline void panel_mxfp4(const IntegerProduct& p) {
       clear_sums(num_x, scratch);
       for (int begin = 0; begin < blocks; begin += kPanelBlocks) {
         const int end = blocks - begin < kPanelBlocks ? blocks : begin + kPanelBlocks;
-        for (int tile = 0; tile < tiles; ++tile) {
-          prefetch_tile(p, row + tile * kTileRows, begin, end);
+        for (int tile = 0; tile < tiles; ++tile)
           decode_tile(p, row + tile * kTileRows, begin, end, scratch.panel[tile],
                       scratch.scales[tile]);
-        }
-        multiply_panel<P>(p, panel, tiles, first, num_x, begin, end, scratch);
+        const Ahead ahead =
+            end == blocks ? ahead_of(p, row + kPanelTiles * kTileRows, 0) : ahead_of(p, row, end);
+        multiply_panel<P>(p, panel, tiles, first, num_x, begin, end, ahead, scratch);
       }
       write_sums(p, row, first, num_x, scratch);
     }

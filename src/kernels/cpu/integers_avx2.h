@@ -13,11 +13,12 @@ namespace {
 struct Int {
 #ifdef __AVXVNNI__
   static constexpr bool kPlanes = true;
+  static constexpr int kTileX = 6;
 #else
   static constexpr bool kPlanes = false;
+  static constexpr int kTileX = 5;
 #endif
   static constexpr int kDirectRows = 3;
-  static constexpr int kTileX = 4;
   static constexpr int kTileW = 1;
   static constexpr int kPeakSums = 6;
 
@@ -110,10 +111,14 @@ struct Int {
     first = {first_of(low), first_of(high)};
     second = {second_of(low), second_of(high)};
   }
+  // The compiler must not see through the sums: it would add all products up in a tree at the end
+  // and spill them until then.
   static Int dot_pairs(Int acc, Pairs weights, const std::byte* x) {
     const __m256i four = four_bytes(x);
-    return {_mm256_add_epi32(acc.lo, _mm256_madd_epi16(weights.lo, four)),
-            _mm256_add_epi32(acc.hi, _mm256_madd_epi16(weights.hi, four))};
+    acc.lo = _mm256_add_epi32(acc.lo, _mm256_madd_epi16(weights.lo, four));
+    acc.hi = _mm256_add_epi32(acc.hi, _mm256_madd_epi16(weights.hi, four));
+    asm("" : "+x"(acc.lo), "+x"(acc.hi));
+    return acc;
   }
 
   // Unsigned bytes of 32 nibbles.
@@ -227,15 +232,21 @@ struct Int {
   }
   static void half_scales(const std::uint8_t* from, std::ptrdiff_t stride, int blocks,
                           Vec (&to)[4]) {
-    alignas(32) std::uint32_t four[kTileRows] = {};
-    for (int row = 0; row < kTileRows; ++row) {
-      if (blocks == 4) __builtin_memcpy(&four[row], from + row * stride, 4);
-      else
-        for (int b = 0; b < blocks; ++b)
-          four[row] |= static_cast<std::uint32_t>(from[row * stride + b]) << (8 * b);
+    __m256i low, high;
+    if (blocks == 4) {
+      const __m256i rows = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+      const __m256i offsets =
+          _mm256_mullo_epi32(rows, _mm256_set1_epi32(static_cast<std::int32_t>(stride)));
+      low = _mm256_i32gather_epi32(reinterpret_cast<const int*>(from), offsets, 1);
+      high = _mm256_i32gather_epi32(reinterpret_cast<const int*>(from + 8 * stride), offsets, 1);
+    } else {
+      alignas(32) std::uint8_t bytes[4 * kTileRows] = {};
+      for (int row = 0; row < kTileRows; ++row)
+        for (int b = 0; b < blocks; ++b) bytes[row * 4 + b] = from[row * stride + b];
+      const auto* raw = reinterpret_cast<const __m256i*>(bytes);
+      low = _mm256_load_si256(raw);
+      high = _mm256_load_si256(raw + 1);
     }
-    const auto* raw = reinterpret_cast<const __m256i*>(four);
-    const __m256i low = _mm256_load_si256(raw), high = _mm256_load_si256(raw + 1);
     to[0] = {half_scale(_mm256_slli_epi32(low, 23)), half_scale(_mm256_slli_epi32(high, 23))};
     to[1] = {half_scale(_mm256_slli_epi32(low, 15)), half_scale(_mm256_slli_epi32(high, 15))};
     to[2] = {half_scale(_mm256_slli_epi32(low, 7)), half_scale(_mm256_slli_epi32(high, 7))};

@@ -16,8 +16,8 @@ struct Int {
 #else
   static constexpr bool kPlanes = false;
 #endif
-  static constexpr int kDirectRows = 4;
-  static constexpr int kTileX = 6;
+  static constexpr int kDirectRows = 3;
+  static constexpr int kTileX = 8;
   static constexpr int kTileW = 2;
   static constexpr int kPeakSums = 12;
 
@@ -73,8 +73,12 @@ struct Int {
     first.v = _mm512_and_si512(bytes, _mm512_set1_epi16(0xff));
     second.v = _mm512_srli_epi16(bytes, 8);
   }
+  // The compiler must not see through the sums: it would add all products up in a tree at the end
+  // and spill them until then.
   static Int dot_pairs(Int acc, Pairs weights, const std::byte* x) {
-    return {_mm512_add_epi32(acc.v, _mm512_madd_epi16(weights.v, four_bytes(x)))};
+    acc.v = _mm512_add_epi32(acc.v, _mm512_madd_epi16(weights.v, four_bytes(x)));
+    asm("" : "+v"(acc.v));
+    return acc;
   }
 
   // Unsigned bytes of 64 nibbles.

@@ -40,6 +40,7 @@ inline float peak_integers_of(int rounds, Planes planes) {
     typename I::Pairs first, second;
     I::load_pairs(block, first, second);
     for (int round = 0; round < rounds; ++round) {
+      asm volatile("" : "+m"(first), "+m"(second));  // new weights every round
 #pragma GCC unroll 12
       for (int i = 0; i < kSums; ++i) sums[i] = I::dot_pairs(sums[i], first, block + 64);
 #pragma GCC unroll 12

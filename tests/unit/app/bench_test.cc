@@ -195,7 +195,7 @@ TEST(BenchReport, TableShowsStagesAndTheShareOfTheRoof) {
 
 TEST(BenchReport, ARoofIsWhatTakesLonger) {
   BenchReport report = report_of_two_steps();
-  kernels::StageStats stage{.nanos = 500'000'000, .weight_bytes = 4'000'000'000};
+  kernels::StageStats stage{.name = "attend", .nanos = 500'000'000, .weight_bytes = 4'000'000'000};
   stage.kv_bytes = 1'000'000'000;  // 0.25 s of reading together
   EXPECT_DOUBLE_EQ(roof_share(stage, report).share, 0.5);
   EXPECT_TRUE(roof_share(stage, report).reading);

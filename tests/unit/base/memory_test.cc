@@ -33,6 +33,15 @@ TEST(HostBuffer, AccountsZeroesAndAligns) {
   EXPECT_EQ(live("test.large"), 0U);
 }
 
+TEST(HostBuffer, StaysOutOfHugePagesWhenTold) {
+  const std::size_t before = huge_page_bytes();
+  ask_for_huge_pages(false);
+  HostBuffer buffer("test.small_pages", std::size_t{16} << 20);
+  ask_for_huge_pages(true);
+  for (std::byte& byte : buffer.as<std::byte>()) byte = std::byte{1};
+  EXPECT_EQ(huge_page_bytes(), before);
+}
+
 TEST(HostBuffer, FailsAtTheNamedSiteOnTheNthAllocation) {
   ASSERT_TRUE(fault::arm("alloc.test.site=oom:2").has_value());
   const HostBuffer first("test.site", 10);
