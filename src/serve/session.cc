@@ -13,6 +13,9 @@
 namespace strata::serve {
 namespace {
 
+// Bytes of one token's event.
+constexpr std::size_t kUsualEvent = 512;
+
 double milliseconds(Nanos from, Nanos to) {
   return from > 0 && to >= from ? to_seconds(to - from) * 1e3 : -1.0;
 }
@@ -115,6 +118,7 @@ void Session::drain() {
     // What comes while nobody reads is gathered: it will be few events.
     if (stream_.stream && has_reader()) {
       std::string events;
+      events.reserve(kUsualEvent);
       write_events(events);
       if (!events.empty()) {
         ensure_events();
