@@ -2,7 +2,6 @@
 lines that are printed. Standard library only; the server's handling is that of tests/e2e."""
 
 import argparse
-import http.client
 import json
 import math
 import os
@@ -148,7 +147,7 @@ class Metrics:
         try:
             self.connection.request("GET", "/metrics")
             text = self.connection.getresponse().read().decode()
-        except http.client.RemoteDisconnected:  # idle for too long
+        except (ConnectionResetError, BrokenPipeError):  # it was idle for too long
             self.connection.close()
             return self.read()
         values = {}
