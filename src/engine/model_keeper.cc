@@ -135,9 +135,9 @@ bool ModelKeeper::load_or_wait() {
   if (health_ == Health::kDead) return false;
   health_ = Health::kStarting;
   if (death_reason_.empty()) death_reason_ = loaded.error().message;
-  publish_();
-  core_.end_all(FinishReason::kError, loaded.error());
   retry_at_ = clock_.now() + std::max(breaker_.pause(), kSecond);
+  publish_();  // before anyone hears of it
+  core_.end_all(FinishReason::kError, loaded.error());
   return false;
 }
 
