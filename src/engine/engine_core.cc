@@ -334,7 +334,8 @@ void EngineCore::log_preemptions() {
 }
 
 void EngineCore::fail_started(const Error& error) {
-  end(scheduler_->with_slot(), FinishReason::kError, error);
+  const std::vector<Sequence*> started = scheduler_->with_slot();  // settle() shortens that list
+  end(started, FinishReason::kError, error);
 }
 
 void EngineCore::end_all(FinishReason reason, const std::optional<Error>& error) {
@@ -346,8 +347,7 @@ void EngineCore::end_all(FinishReason reason, const std::optional<Error>& error)
 void EngineCore::end(const std::vector<Sequence*>& sequences, FinishReason reason,
                      const std::optional<Error>& error) {
   open_.clear();
-  const std::vector<Sequence*> all = sequences;  // it may be the scheduler's own list
-  for (Sequence* seq : all) {
+  for (Sequence* seq : sequences) {
     seq->open_tickets = 0;
     if (seq->phase != SeqPhase::kFinished) finish(*seq, reason, error);
     settle(*seq);

@@ -186,11 +186,18 @@ inline void panel_tile_of(int num_x, const Panel<Scale>& panel, const Activation
     panel_tile_of<P, W, Scale, N + 1>(num_x, panel, rows, begin, end, ahead, sums);
 }
 
-// Blocks [begin, end) of `tiles` tiles times x rows [first, first + num_x), in register tiles of
-// nearly equal height.
+// Blocks [begin, end) of `tiles` tiles, and x rows [first, first + num_x).
+struct PanelPart {
+  int tiles;
+  int first, num_x;
+  int begin, end;
+};
+
+// In register tiles of nearly equal height.
 template <Planes P, class Scale>
-inline void multiply_panel(const IntegerProduct& p, const Panel<Scale>& panel, int tiles, int first,
-                           int num_x, int begin, int end, Ahead ahead, IntegerScratch& scratch) {
+inline void multiply_panel(const IntegerProduct& p, const Panel<Scale>& panel, const PanelPart& at,
+                           Ahead ahead, IntegerScratch& scratch) {
+  const auto [tiles, first, num_x, begin, end] = at;
   const int parts = (num_x + Int::kTileX - 1) / Int::kTileX;
   ahead.step = (ahead.end + parts * (end - begin) - 1) / (parts * (end - begin));
   for (int part = 0; part < parts; ++part) {
@@ -249,7 +256,7 @@ inline void product_i8_of(const IntegerProduct& p) {
         panel.weights =
             p.weights + tile * panel.tile_bytes + std::ptrdiff_t{begin} * kTileBlockBytes;
         panel.scales = p.scales + tile * panel.tile_scales + begin * panel.block_scales;
-        multiply_panel<P>(p, panel, tiles, first, num_x, begin, end, {}, scratch);
+        multiply_panel<P>(p, panel, {tiles, first, num_x, begin, end}, {}, scratch);
       }
       write_sums(p, tile * kTileRows, first, num_x, scratch);
     }
@@ -346,7 +353,7 @@ inline void panel_mxfp4(const IntegerProduct& p) {
                       scratch.scales[tile]);
         const Ahead ahead =
             end == blocks ? ahead_of(p, row + kPanelTiles * kTileRows, 0) : ahead_of(p, row, end);
-        multiply_panel<P>(p, panel, tiles, first, num_x, begin, end, ahead, scratch);
+        multiply_panel<P>(p, panel, {tiles, first, num_x, begin, end}, ahead, scratch);
       }
       write_sums(p, row, first, num_x, scratch);
     }
