@@ -186,32 +186,25 @@ inline void panel_tile_of(int num_x, const Panel<Scale>& panel, const Activation
     panel_tile_of<P, W, Scale, N + 1>(num_x, panel, rows, begin, end, ahead, sums);
 }
 
-// Where a panel product is: x rows [x, x + num_x), blocks [begin, end) of K.
-struct PanelPart {
-  int x, num_x;
-  int begin, end;
-};
-
-// `tiles` tiles times the x rows of `at`, in register tiles of nearly equal height.
+// Blocks [begin, end) of `tiles` tiles times x rows [first, first + num_x), in register tiles of
+// nearly equal height.
 template <Planes P, class Scale>
-inline void multiply_panel(const IntegerProduct& p, const Panel<Scale>& panel, int tiles,
-                           const PanelPart& at, Ahead ahead, IntegerScratch& scratch) {
-  const int parts = (at.num_x + Int::kTileX - 1) / Int::kTileX;
-  const int asks = parts * (at.end - at.begin);
-  ahead.step = (ahead.end + asks - 1) / asks;
+inline void multiply_panel(const IntegerProduct& p, const Panel<Scale>& panel, int tiles, int first,
+                           int num_x, int begin, int end, Ahead ahead, IntegerScratch& scratch) {
+  const int parts = (num_x + Int::kTileX - 1) / Int::kTileX;
+  ahead.step = (ahead.end + parts * (end - begin) - 1) / (parts * (end - begin));
   for (int part = 0; part < parts; ++part) {
-    const int x = at.num_x * part / parts, count = at.num_x * (part + 1) / parts - x;
-    const ActivationQuad* const* rows = p.x + at.x + x;
+    const int x = num_x * part / parts, count = num_x * (part + 1) / parts - x;
+    const ActivationQuad* const* rows = p.x + first + x;
     if (Int::kTileW == 2 && tiles == 2) {
-      panel_tile_of<P, Int::kTileW, Scale>(count, panel, rows, at.begin, at.end, ahead,
-                                           scratch.sums + x);
+      panel_tile_of<P, Int::kTileW, Scale>(count, panel, rows, begin, end, ahead, scratch.sums + x);
       continue;
     }
     for (int tile = 0; tile < tiles; ++tile) {
       const Panel<Scale> one{panel.weights + tile * panel.tile_bytes, 0,
                              panel.scales + tile * panel.tile_scales, 0, panel.block_scales};
       auto* sums = reinterpret_cast<float(*)[kPanelTiles][kTileRows]>(scratch.sums[x][tile]);
-      panel_tile_of<P, 1, Scale>(count, one, rows, at.begin, at.end, ahead, sums);
+      panel_tile_of<P, 1, Scale>(count, one, rows, begin, end, ahead, sums);
     }
   }
 }
@@ -256,7 +249,7 @@ inline void product_i8_of(const IntegerProduct& p) {
         panel.weights =
             p.weights + tile * panel.tile_bytes + std::ptrdiff_t{begin} * kTileBlockBytes;
         panel.scales = p.scales + tile * panel.tile_scales + begin * panel.block_scales;
-        multiply_panel<P>(p, panel, tiles, {first, num_x, begin, end}, {}, scratch);
+        multiply_panel<P>(p, panel, tiles, first, num_x, begin, end, {}, scratch);
       }
       write_sums(p, tile * kTileRows, first, num_x, scratch);
     }
@@ -353,7 +346,7 @@ inline void panel_mxfp4(const IntegerProduct& p) {
                       scratch.scales[tile]);
         const Ahead ahead =
             end == blocks ? ahead_of(p, row + kPanelTiles * kTileRows, 0) : ahead_of(p, row, end);
-        multiply_panel<P>(p, panel, tiles, {first, num_x, begin, end}, ahead, scratch);
+        multiply_panel<P>(p, panel, tiles, first, num_x, begin, end, ahead, scratch);
       }
       write_sums(p, row, first, num_x, scratch);
     }
