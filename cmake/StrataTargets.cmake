@@ -10,15 +10,15 @@ add_library(strata_flags INTERFACE)
 target_include_directories(strata_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
 # Contraction off: whether a*b+c is fused must not depend on the compiler's mood; kernels that want
 # a fused multiply-add say so.
-target_compile_options(strata_flags INTERFACE -Wall -Wextra -Wshadow -ffp-contract=off
-                       -fno-omit-frame-pointer)
+target_compile_options(strata_flags INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -ffp-contract=off -fno-omit-frame-pointer>)
 if(STRATA_WERROR)
-  target_compile_options(strata_flags INTERFACE -Werror)
+  target_compile_options(strata_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
 endif()
 if(STRATA_SANITIZE)
   list(JOIN STRATA_SANITIZE "," sanitizers)
-  target_compile_options(strata_flags INTERFACE -fsanitize=${sanitizers}
-                         -fno-sanitize-recover=all -g1)
+  target_compile_options(strata_flags INTERFACE
+    $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${sanitizers} -fno-sanitize-recover=all -g1>)
   target_link_options(strata_flags INTERFACE -fsanitize=${sanitizers})
   if(STRATA_SANITIZE MATCHES "thread" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     target_compile_options(strata_flags INTERFACE -Wno-tsan)  # Asio's fences, which it cannot see
@@ -37,13 +37,14 @@ set(STRATA_ISA_avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c)
 set(STRATA_ISA_avx512vnni ${STRATA_ISA_avx512} -mavx512vnni)
 
 # strata_library(NAME [SUBDIRS dir...] PUBLIC deps... PRIVATE deps...)
-# Library strata_NAME of src/NAME/*.cc; header-only folders become interface libraries.
+# Library strata_NAME of src/NAME/*.cc and the SUBDIRS' *.cc and *.cu; header-only folders become
+# interface libraries.
 function(strata_library name)
   cmake_parse_arguments(ARG "" "" "SUBDIRS;PUBLIC;PRIVATE" ${ARGN})
   set(root ${CMAKE_SOURCE_DIR}/src/${name})
   file(GLOB sources CONFIGURE_DEPENDS ${root}/*.cc)
   foreach(sub ${ARG_SUBDIRS})
-    file(GLOB more CONFIGURE_DEPENDS ${root}/${sub}/*.cc)
+    file(GLOB more CONFIGURE_DEPENDS ${root}/${sub}/*.cc ${root}/${sub}/*.cu)
     list(APPEND sources ${more})
   endforeach()
   if(sources)

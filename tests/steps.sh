@@ -1,7 +1,7 @@
 # The longer parts of ./test, as functions.
 
 format_check() {
-  git ls-files -- '*.cc' '*.h' | grep -v unicode_tables |
+  git ls-files -- '*.cc' '*.h' '*.cu' '*.cuh' | grep -v unicode_tables |
     xargs -r clang-format-14 --dry-run --Werror
 }
 
@@ -25,9 +25,24 @@ sanitizer_tests() {
 }
 
 tidy() {
-  git ls-files -- 'src/*.cc' | grep -v -e unicode_tables -e '_avx' |
+  git ls-files -- 'src/*.cc' | grep -v -e unicode_tables -e '_avx' -e kernels/cuda |
     xargs -r -P "$(build_jobs)" -n 4 clang-tidy-19 -p build/dev --quiet --warnings-as-errors='*' \
       --extra-arg=-Wno-deprecated-declarations 2>/dev/null
+}
+
+# cuda_compile: the CUDA backend for one kind of card, warnings as errors; the program it makes must
+# start where there is no driver.
+cuda_compile() {
+  cmake -S . -B build/cuda -G Ninja -DCMAKE_BUILD_TYPE=Release -DSTRATA_CUDA=ON \
+    -DSTRATA_CUDA_ARCHS=90a -DSTRATA_TESTS=OFF >/dev/null &&
+    ninja -C build/cuda -j "$(build_jobs)" strata &&
+    build/cuda/strata plan >/dev/null
+}
+
+# More than a million random steps of the engine, its integrity checked after each; ten thousand
+# cut streams.
+long_counts() {
+  STRATA_LONG_TESTS=1 build/dev/tests/test_engine --gtest_brief=1 --gtest_filter='*Walk*:*Cut*'
 }
 
 # fuzz_all SECONDS: each target that long, on its stored corpus and beyond.

@@ -1,7 +1,8 @@
 // The chat page: settings, conversation, streaming. State lives in this browser only.
 
 import { MESSAGES, chooseLanguage, format } from './messages.js';
-import { EventReader, TextView, countWords } from './text.js';
+import { AnswerStream, ConnectionLost, ServerError } from './stream.js';
+import { TextView, countWords } from './text.js';
 
 const byId = (id) => document.getElementById(id);
 const log = byId('log');
@@ -107,18 +108,31 @@ class AnswerView {
     this.thoughts = element('details', 'reasoning');
     this.thoughts.hidden = true;
     this.summary = element('summary');
+    this.progress = element('p', 'progress');
+    this.now = element('button', 'small', text('answerNow'));
+    this.now.type = 'button';
+    this.now.hidden = true;
     const thoughtBody = element('div', 'body');
     this.thoughts.append(this.summary, thoughtBody);
     this.body = element('div', 'body');
     this.foot = element('footer');
-    this.message.append(this.thoughts, this.body, this.foot);
+    this.message.append(this.progress, this.thoughts, this.now, this.body, this.foot);
     this.reasoning = new TextView(thoughtBody);
     this.content = new TextView(this.body);
     this.tools = [];
   }
 
+  // Where the request stands before its first token.
+  showProgress({ queue_position: position, prefilled_tokens: done, prompt_tokens: all }) {
+    this.progress.textContent = position === undefined
+      ? text('reading', { done: number(done), all: number(all) })
+      : text('queued', { position: number(position + 1) });
+  }
+
   showThinking(seconds, done) {
+    this.progress.remove();
     this.thoughts.hidden = false;
+    this.now.hidden = done;
     this.summary.textContent = text(done ? 'thought' : 'thinking', { seconds: number(seconds, 1) });
   }
 
@@ -132,6 +146,8 @@ class AnswerView {
   }
 
   finish(answer, isLast) {
+    this.progress.remove();
+    this.now.remove();
     this.reasoning.finish();
     this.content.finish();
     this.message.removeAttribute('aria-busy');
@@ -233,7 +249,7 @@ function requestBody() {
   if (system) messages.push({ role: 'system', content: system });
   for (const { role, content } of chat) if (content) messages.push({ role, content });
   const body = {
-    messages, stream: true, stream_options: { include_usage: true },
+    messages, stream_options: { include_usage: true, include_progress: true },
     reasoning_effort: byId('effort').value,
   };
   const temperature = Number.parseFloat(byId('temperature').value);
@@ -243,46 +259,15 @@ function requestBody() {
   return body;
 }
 
-function explain(error) {
+function explain(failure) {
   const known = {
     invalid_api_key: 'errorKey', context_length_exceeded: 'errorContext', server_busy: 'errorBusy',
-    loading: 'errorLoading', draining: 'errorDraining',
+    queue_full: 'errorBusy', rate_limit_exceeded: 'errorBusy', loading: 'errorLoading',
+    draining: 'errorDraining', shutting_down: 'errorDraining',
   };
-  return known[error?.code] ? text(known[error.code]) : error?.message ?? text('errorCut');
-}
-
-async function* answerChunks(signal) {
-  let response;
-  try {
-    response = await fetch('/v1/chat/completions', {
-      method: 'POST', headers: headers(), body: JSON.stringify(requestBody()), signal });
-  } catch (failure) {
-    throw failure.name === 'AbortError' ? failure : new Error(text('errorNetwork'));
-  }
-  if (!response.ok) {
-    const problem = await response.json().catch(() => null);
-    throw new Error(explain(problem?.error ?? { message: `HTTP ${response.status}` }));
-  }
-  const reader = response.body.getReader();
-  const decoder = new TextDecoder();  // keeps split characters until they are whole
-  const events = new EventReader();
-  let complete = false;
-  for (;;) {
-    const { value, done } = await reader.read().catch((failure) => {
-      throw failure.name === 'AbortError' ? failure : new Error(text('errorCut'));
-    });
-    if (done && complete) return;
-    if (done) throw new Error(text('errorCut'));
-    for (const data of events.feed(decoder.decode(value, { stream: true }))) {
-      if (data === '[DONE]') {
-        complete = true;
-        continue;
-      }
-      const chunk = JSON.parse(data);
-      if (chunk.error) throw new Error(explain(chunk.error));
-      yield chunk;
-    }
-  }
+  if (failure instanceof ConnectionLost) return text(failure.begun ? 'errorCut' : 'errorNetwork');
+  if (failure instanceof ServerError && known[failure.code]) return text(known[failure.code]);
+  return failure.message;
 }
 
 // Collects an answer and draws it once a frame.
@@ -300,6 +285,7 @@ class Answer {
     const choice = chunk.choices?.[0];
     if (!choice) return;
     const { delta } = choice;
+    if (delta.content || delta.tool_calls) this.view.progress.remove();
     const thought = delta.reasoning ?? '';
     if (thought && !this.thinkingSince) this.thinkingSince = performance.now();
     this.entry.reasoning += thought;
@@ -356,19 +342,28 @@ async function answerChat() {
   announce(text('answering'));
   const answer = new Answer();
   const asked = chat;  // a new chat may begin before the answer ends
+  const stream = new AnswerStream(headers(), (progress) => answer.view.showProgress(progress));
+  answer.view.now.onclick = () => {
+    answer.view.now.disabled = true;
+    stream.answerNow().catch(() => { answer.view.now.disabled = false; });
+  };
+  const leave = () => stream.cancel();
+  addEventListener('pagehide', leave);
   scrollToEnd();
   try {
-    for await (const chunk of answerChunks(running.signal)) answer.add(chunk);
+    for await (const chunk of stream.chunks(requestBody(), running.signal)) answer.add(chunk);
     announce(text('answered', { words: number(countWords(answer.entry.content, language)) }));
   } catch (failure) {
     if (failure.name === 'AbortError') {
+      stream.cancel();
       answer.entry.finish = 'stopped';
       announce(text('stopped'));
     } else {
-      answer.entry.error = failure.message;
-      answer.view.fail(failure.message);
+      answer.entry.error = explain(failure);
+      answer.view.fail(answer.entry.error);
     }
   }
+  removeEventListener('pagehide', leave);
   answer.finish();
   asked.push(answer.entry);
   if (asked === chat) save(CHAT_KEY, chat);

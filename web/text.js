@@ -95,8 +95,16 @@ export function countWords(text, language) {
 }
 
 // Splits server-sent events out of decoded text: feed() returns the data of complete events.
+// `lastId` is the number of the last of them; comments go to `onComment`.
 export class EventReader {
-  constructor() {
+  constructor(onComment = () => {}) {
+    this.onComment = onComment;
+    this.lastId = 0;
+    this.restart();
+  }
+
+  // A new connection: what was left of the one before is not continued.
+  restart() {
     this.buffer = '';
   }
 
@@ -106,8 +114,13 @@ export class EventReader {
     this.buffer = parts.pop();
     const out = [];
     for (const part of parts) {
-      const lines = part.split(/\r?\n/).filter((line) => line.startsWith('data:'));
-      if (lines.length) out.push(lines.map((line) => line.slice(5).replace(/^ /, '')).join('\n'));
+      const lines = [];
+      for (const line of part.split(/\r?\n/)) {
+        if (line.startsWith('data:')) lines.push(line.slice(5).replace(/^ /, ''));
+        else if (line.startsWith('id:')) this.lastId = Number(line.slice(3));
+        else if (line.startsWith(':')) this.onComment(line.slice(1).replace(/^ /, ''));
+      }
+      if (lines.length) out.push(lines.join('\n'));
     }
     return out;
   }

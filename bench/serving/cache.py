@@ -8,7 +8,7 @@ third turn finds must have been kept in memory beside the pool (--swap-space).
 import random
 import time
 
-from common import Program
+from common import TINY, Program
 
 CHAT_TOKENS = 8192
 
@@ -50,7 +50,7 @@ def words_for(server, tokens):
 def main():
     program = Program(__doc__, tokens=(CHAT_TOKENS, "length of a chat"))
     tokens = program.options.tokens
-    common = ["--max-num-seqs", 1, "--max-model-len", tokens + 1024, "--threads", 1, "--log-level",
+    common = [TINY, "--max-num-seqs", 1, "--max-model-len", tokens + 1024, "--threads", 1, "--log-level",
               "warning"]
     with program.serve(*common) as server:
         words = words_for(server.ready(), tokens)

@@ -135,7 +135,7 @@ def processor():
 
 
 class Metrics:
-    """Scrapes /metrics over one connection that is kept."""
+    """Scrapes /metrics over one connection that is kept while the server keeps it."""
 
     LINE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)$")
 
@@ -144,8 +144,12 @@ class Metrics:
 
     def read(self):
         """-> name or name{labels} -> value; a name without its labels holds the sum."""
-        self.connection.request("GET", "/metrics")
-        text = self.connection.getresponse().read().decode()
+        try:
+            self.connection.request("GET", "/metrics")
+            text = self.connection.getresponse().read().decode()
+        except (ConnectionResetError, BrokenPipeError):  # it was idle for too long
+            self.connection.close()
+            return self.read()
         values = {}
         for line in text.splitlines():
             match = self.LINE.match(line)

@@ -16,6 +16,7 @@ import time
 from common import Metrics, Program, answer_of, descriptors, percentile
 
 CROWD = 50
+CLOSE_S = 10  # a client that closed its sending side is let go within this
 SEQS = 16
 KINDS = ("rst", "fin", "half close", "time-out")
 POINTS = ("request", "start", "events")
@@ -34,6 +35,7 @@ class Client:
         self.events = 0
         self.cut_at = None
         self.ended = False  # the server was done first
+        self.stuck = False  # the server did not react
         # Prompts differ from the first token on, so that none finds its pages in the cache.
         prompt = f"{number} " + "many words " * draw.randint(1, 150)
         body = ('{"prompt":"%s","max_tokens":500,"stream":true,"ignore_eos":true}' % prompt).encode()
@@ -113,6 +115,11 @@ def round_of(port, draw, number, crowd):
             elif client.kind == "time-out" and now > client.cut_at + 0.02:
                 client.socket.close()  # what has come and was not read makes it an RST
                 open_clients.discard(client)
+            elif now > client.cut_at + CLOSE_S:
+                client.stuck = True
+                selector.unregister(client.socket)
+                client.socket.close()
+                open_clients.discard(client)
     selector.close()
     return clients
 
@@ -153,13 +160,14 @@ def main():
         wait_descriptors(pid, 0, timeout=3)
         fds = descriptors(pid)
         cut = {kind: 0 for kind in KINDS}
-        back, stuck, number = [], 0, CROWD
+        back, busy, stuck, number = [], 0, [], CROWD
         while sum(cut.values()) < wanted:
             clients = round_of(server.port, draw, number, CROWD)
             number += CROWD
             last = max((c.cut_at for c in clients if c.cut_at), default=time.monotonic())
             idle = metrics.wait_idle()
-            stuck += idle is None
+            busy += idle is None
+            stuck += [c for c in clients if c.stuck]
             back.append(time.monotonic() - last)
             for client in clients:
                 if client.cut_at and not client.ended:
@@ -169,7 +177,10 @@ def main():
         for kind, count in cut.items():
             program.figure("by_" + kind.replace(" ", "_").replace("-", "_"), count, "cut",
                            is_count=True)
-        program.figure("rounds_never_idle", stuck, "rounds", 0, is_count=True)
+        for client in stuck[:5]:
+            print(f"  not let go: {client.kind} at {client.point} after {client.events} events")
+        program.figure("clients_not_let_go", len(stuck), "clients", 0, is_count=True)
+        program.figure("rounds_never_idle", busy, "rounds", 0, is_count=True)
         program.figure("pages_back_p50", percentile(back, 50) * 1e3, "ms")
         program.figure("pages_back_p99", percentile(back, 99) * 1e3, "ms", 100)
         program.figure("leaked_pages", usage["vllm:kv_cache_usage_perc"] *

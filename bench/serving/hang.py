@@ -42,7 +42,7 @@ def first_time(condition, timeout=90):
 
 def hang_once(program):
     """-> (seconds to red, of streams untold, seconds from red to ready, to the first answer)"""
-    with program.scripted(answer_of(3000), arguments=ARGUMENTS + program.extra) as server:
+    with program.scripted(answer_of(3000), arguments=ARGUMENTS) as server:
         server.ready()
         streams = [Watched(server) for _ in range(STREAMS)]
         for stream in streams:
@@ -61,8 +61,7 @@ def hang_once(program):
 
 
 def main():
-    program = Program(__doc__, rounds=(3, "rounds"), deadline_flag=("", "flag that sets the watchdog"))
-    program.extra = program.options.deadline_flag.split()
+    program = Program(__doc__, rounds=(3, "rounds"))
     rows = [hang_once(program) for _ in range(program.options.rounds)]
     program.figure("until_noticed", median([row[0] for row in rows]), "s")
     program.figure("streams_untold", sum(row[1] for row in rows), "streams", 0)

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Ten times the requests that the server can answer.
 
-A paced scripted model fixes the capacity. Three open-loop runs of `strata bench serve` follow each
-other: at capacity, at ten times that, and a trickle afterwards that shows when things are normal.
+A paced scripted model fixes the capacity, which a short overload measures. Then open-loop runs of
+`strata bench serve` follow each other: at capacity, at ten times that, and at half of it afterwards.
+Rates are taken between the first seconds and the last arrival, when every place is taken.
 """
 
 import time
@@ -11,6 +12,8 @@ from common import Program, answer_of, resident_bytes
 
 SEQS = 32
 TOKENS = 32
+BURST_S = 10
+WARM_S = 2
 ARGUMENTS = ["--max-num-seqs", SEQS, "--script-delay-us", 5000, "--max-model-len", 2048,
              "--log-level", "warning"]
 # Answers of one length would end in step with each other, and the queue would move in waves.
@@ -31,6 +34,15 @@ class PeakMemory:
             if line.startswith("VmHWM"):
                 return int(line.split()[1]) * 1024
         return 0
+
+
+def steady(result):
+    """-> (requests, tokens) completed a second while arrivals went on, the first seconds left out."""
+    begin, end = min(result["start_times"]) + WARM_S, max(result["start_times"])
+    done = [tokens for start, latency, tokens in zip(
+        result["start_times"], result["latencies"], result["output_lens"])
+        if tokens and begin <= start + latency < end]
+    return len(done) / (end - begin), sum(done) / (end - begin)
 
 
 def first_token(server):
@@ -56,16 +68,15 @@ def main():
         server.ready()
         pid = server.process.pid
         idle = min(first_token(server) for _ in range(5))
-        # A few always wait, so that no place is ever empty.
-        full = program.load(server, *PROMPT, "--num-prompts", 60 * SEQS, "--max-concurrency",
-                            SEQS + 8)
-        capacity = full["request_throughput"]
+        burst = program.load(server, *PROMPT, "--request-rate", 20 * SEQS, "--num-prompts",
+                             20 * SEQS * BURST_S, "--save-detailed")
+        capacity, full_rate = steady(burst)
         program.figure("capacity", capacity, "req/s")
         one = program.load(server, *PROMPT, "--request-rate", capacity, "--num-prompts",
-                           int(capacity * seconds))
+                           int(capacity * seconds), "--save-detailed")
         before, peak = resident_bytes(pid), PeakMemory(pid)
         ten = program.load(server, *PROMPT, "--request-rate", 10 * capacity, "--num-prompts",
-                           int(10 * capacity * seconds))
+                           int(10 * capacity * seconds), "--save-detailed")
         over = time.monotonic()
         while (now := first_token(server)) is None or now > 2 * idle + 0.01:
             time.sleep(0.02)
@@ -81,10 +92,9 @@ def main():
         program.figure("ttft_p99_at_1x", one["p99_ttft_ms"], "ms")
         program.figure("ttft_p99_at_10x", ten["p99_ttft_ms"], "ms")
         program.figure("ttft_p99_ratio", ten["p99_ttft_ms"] / one["p99_ttft_ms"], "x", 1.25)
-        # At the rate of its capacity a Poisson stream leaves gaps: closed-loop saturation is the
-        # stricter measure of what can be had.
-        program.figure("throughput_kept", 100 * ten["output_throughput"] / max(
-            one["output_throughput"], full["output_throughput"]), "%", 95, most=False)
+        program.figure("throughput_at_1x", steady(one)[1], "tok/s")
+        program.figure("throughput_kept", 100 * steady(ten)[1] / max(steady(one)[1], full_rate), "%",
+                       95, most=False)
         program.figure("memory_grown", grown / 2**20, "MiB", 50)
         program.figure("normal_again", recovered, "s", 5)
         program.figure("generator_late_p99", ten["p99_lag_ms"], "ms")

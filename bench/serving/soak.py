@@ -12,7 +12,7 @@ import random
 import threading
 import time
 
-from common import Metrics, Program, answer_of, descriptors, resident_bytes, slope, threads
+from common import TINY, Metrics, Program, answer_of, descriptors, resident_bytes, slope, threads
 
 SCRIPT = [
     answer_of(20),
@@ -135,7 +135,7 @@ def main():
                       embedded_rate=(1.0, "requests/s, embedded model"), every=(5.0, "s between reads"))
     options = program.options
     with program.scripted(*SCRIPT, arguments=ARGUMENTS) as scripted, \
-            program.serve("--threads", 1, *ARGUMENTS) as embedded:
+            program.serve(TINY, "--threads", 1, *ARGUMENTS) as embedded:
         servers = {"scripted": scripted.ready(), "embedded": embedded.ready()}
         for server in servers.values():
             warm(server)

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "base/random.h"
+#include "kernels/cuda/cuda_backend.h"
 #include "model/transformer_model.h"
 
 namespace strata::app {
@@ -90,7 +91,9 @@ int run_bench(const Options& given) {
   BenchReport report;
   report.load_average = load_average();
   const OtherLoad others;
-  {
+  if (options.backend == BackendChoice::kCuda) {
+    report.roof = kernels::cuda_read_bandwidth(kRoofBytes);
+  } else {
     ThreadPool pool(setup.threads());
     report.roof = read_bandwidth(pool, kRoofBytes);
     report.peaks = kernels::measure_peaks(pool, setup.cpu_isa(), options.int8_activations);
@@ -111,7 +114,8 @@ int run_bench(const Options& given) {
 
   report.model = setup.description();
   report.backend = info.backend;
-  report.processor = processor_name();
+  report.processor =
+      options.backend == BackendChoice::kCuda ? kernels::find_cuda_device().name : processor_name();
   report.threads = options.backend == BackendChoice::kRef ? 1 : setup.threads();
   report.batch = options.batch;
   report.huge_pages = static_cast<double>(huge_page_bytes());

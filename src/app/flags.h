@@ -21,6 +21,7 @@ enum class FlagKind {
 
 enum class FlagEffect {
   kHonoured,
+  kCard,     // honoured with --backend cuda; elsewhere one line says that it has no effect
   kInert,    // accepted; one line says why it has no effect
   kRefused,  // fails, unless it asks for what is so anyway (`quiet`)
 };
@@ -53,7 +54,7 @@ struct FlagSpec {
   FlagEffect effect;
   CommandSet commands;
   const char* group;  // heading in --help; "" leaves the flag out of it
-  const char* text;   // kHonoured: the help; kInert, kRefused: the reason
+  const char* text;   // kHonoured, kCard: the help; kInert, kRefused: the reason
   // kRefused: values, separated by '|', that ask for what is the case anyway and are let pass.
   const char* quiet = "";
   // Checks the value and, when honoured, stores it. Throws StartupError.

@@ -11,8 +11,9 @@ using enum FlagKind;
 constexpr FlagEffect kInert = FlagEffect::kInert;
 constexpr FlagEffect kRefused = FlagEffect::kRefused;
 
-constexpr const char* kNoCard = "the model computes on the CPU, in main memory";
-constexpr const char* kNoGraphs = "the CPU backend runs every step directly; it records no graphs";
+constexpr const char* kNoCard = "all experts stay where the model computes";
+constexpr const char* kNoGraphs =
+    "a card records the shapes of steps that come; the CPU records none";
 constexpr const char* kOneProcess = "one process with one rank serves the model";
 constexpr const char* kNoTls =
     "Strata does not speak TLS: use a reverse proxy such as nginx in front of it";
@@ -24,10 +25,6 @@ constexpr const char* kNoTexts = "the log never holds prompts or answers";
 constexpr const char* kFixedCors =
     "methods and headers of the API are always allowed to the allowed origins";
 
-void check_fraction(Options& /*options*/, const FlagUse& use) {
-  if (parse_real(use.spec.name, use.value(), 0.0, 1.0) == 0.0)
-    usage_error(fmt::format("{} must be above 0", use.spec.name));
-}
 void check_count(Options& /*options*/, const FlagUse& use) {
   parse_integer(use.spec.name, use.value(), 0, std::int64_t{1} << 60);
 }
@@ -38,11 +35,23 @@ void check_bytes(Options& /*options*/, const FlagUse& use) {
   parse_bytes(use.spec.name, use.value(), 1);
 }
 
+// "95:30": percent of the card's memory and seconds. Stored for fault injection, which can make
+// any device look full.
+void set_rebuild(Options& options, const FlagUse& use) {
+  const std::string_view text = use.value();
+  const std::size_t colon = text.find(':');
+  if (colon == std::string_view::npos)
+    usage_error(fmt::format("{} cannot be '{}'", use.spec.name, text),
+                "write PERCENT:SECONDS, for example 95:30");
+  options.rebuild_above_percent =
+      static_cast<std::int32_t>(parse_integer(use.spec.name, text.substr(0, colon), 1, 99));
+  options.rebuild_after_s =
+      static_cast<std::int32_t>(parse_integer(use.spec.name, text.substr(colon + 1), 1, 86400));
+}
+
 // Every use of these prints one line: NAME has no effect because REASON.
 const FlagSpec kInertFlags[] = {
     // Memory of a card.
-    {"--gpu-memory-utilization", kValue, kInert, kEvery, "",
-     "the model computes on the CPU; --cpu-memory-limit bounds its memory", "", check_fraction},
     {"--kv-cache-memory-bytes", kValue, kInert, kEvery, "",
      "the KV pool follows from --max-model-len and --max-num-seqs", "", check_bytes},
     {"--cpu-offload-gb", kValue, kInert, kEvery, "", kNoCard, "", check_gibibytes},
@@ -57,8 +66,9 @@ const FlagSpec kInertFlags[] = {
      "all layers keep keys and values in one type, and none is quantised"},
     {"--disable-hybrid-kv-cache-manager", kSwitch, kInert, kEvery, "",
      "sliding-window layers always have pages of their own"},
+    {"--rebuild-on-vram", kValue, kInert, kServing, "", "how full a card is is not watched yet", "",
+     set_rebuild},
     // Graphs.
-    {"--enforce-eager", kSwitch, kInert, kEvery, "", kNoGraphs},
     {"--max-cudagraph-capture-size", kValue, kInert, kEvery, "", kNoGraphs, "", check_count},
     {"--cudagraph-capture-sizes", kList, kInert, kEvery, "", kNoGraphs},
     {"--compilation-config", kValue, kInert, kEvery, "", kNoGraphs},
@@ -102,8 +112,6 @@ const FlagSpec kInertFlags[] = {
     {"--chat-template", kValue, kInert, kServing, "", kHarmony},
     {"--chat-template-content-format", kValue, kInert, kServing, "", kHarmony},
     {"--trust-request-chat-template", kSwitch, kInert, kServing, "", kHarmony},
-    {"--enable-sleep-mode", kSwitch, kInert, kServing, "",
-     "there is no card whose memory could be given back"},
     // Logs and answers.
     {"--enable-log-requests", kSwitch, kInert, kServing, "", kNoTexts},
     {"--enable-log-outputs", kSwitch, kInert, kServing, "", kNoTexts},

@@ -43,8 +43,10 @@ void set_load_format(Options& options, const FlagUse& use) {
 void set_kv_dtype(Options& options, const FlagUse& use) {
   const std::string& text = use.value();
   if (text.starts_with("fp8"))
-    usage_error(fmt::format("--kv-cache-dtype {} is not available on the CPU", text),
-                "8-bit keys and values save card memory; on the CPU use bfloat16 or float32");
+    usage_error(
+        fmt::format("--kv-cache-dtype {} is not available on the CPU, nor yet on a card", text),
+        "use bfloat16 or float32");
+  options.kv_dtype_auto = text == "auto";
   options.kv_dtype = parse_choice<KvDtype>(
       use.spec.name, text,
       {{"auto", KvDtype::kF32}, {"float32", KvDtype::kF32}, {"bfloat16", KvDtype::kBf16}});
@@ -112,6 +114,7 @@ void set_origins(Options& options, const FlagUse& use) {
 
 using enum FlagKind;
 constexpr FlagEffect kDoes = FlagEffect::kHonoured;
+constexpr FlagEffect kCard = FlagEffect::kCard;
 
 const FlagSpec kModelFlags[] = {
     {"--model", kValue, kDoes, kEvery, "Model", "the same as the positional MODEL", "",
@@ -140,11 +143,12 @@ const FlagSpec kModelFlags[] = {
 };
 
 const FlagSpec kComputeFlags[] = {
-    {"--backend", kValue, kDoes, kEvery, "Compute and memory", "auto|cpu|ref", "",
+    {"--backend", kValue, kDoes, kEvery, "Compute and memory", "auto|cpu|cuda|ref", "",
      [](Options& o, const FlagUse& u) {
        o.backend = parse_choice<BackendChoice>(u.spec.name, u.value(),
                                                {{"auto", BackendChoice::kAuto},
                                                 {"cpu", BackendChoice::kCpu},
+                                                {"cuda", BackendChoice::kCuda},
                                                 {"ref", BackendChoice::kRef}});
      }},
     {"--cpu-isa", kValue, kDoes, kEvery, "Compute and memory",
@@ -178,6 +182,31 @@ const FlagSpec kComputeFlags[] = {
        o.memory_limit_bytes = parse_bytes(u.spec.name, u.value(), 1);
        if (o.memory_limit_bytes < (1 << 20)) usage_error("--cpu-memory-limit is below 1MiB");
      }},
+    {"--gpu-memory-utilization", kValue, kCard, kEvery, "Compute and memory",
+     "with --backend cuda: share of the card's memory to use (default 0.92)", "",
+     [](Options& o, const FlagUse& u) {
+       o.gpu_memory_utilization = parse_real(u.spec.name, u.value(), 0.0, 1.0);
+       if (o.gpu_memory_utilization == 0.0) usage_error("--gpu-memory-utilization must be above 0");
+     }},
+    {"--gpu-memory-limit", kValue, kCard, kEvery, "Compute and memory",
+     "with --backend cuda: most card memory to use, e.g. 7GiB", "",
+     [](Options& o, const FlagUse& u) {
+       o.gpu_memory_limit_bytes = parse_bytes(u.spec.name, u.value(), 1);
+       if (o.gpu_memory_limit_bytes < (1 << 20)) usage_error("--gpu-memory-limit is below 1MiB");
+     }},
+    {"--cuda-path", kValue, kCard, kEvery, "Compute and memory",
+     "auto|generic75|generic80: with --backend cuda: float32 products, or bf16 tensor cores for "
+     "steps of 16 rows and more (default on cards that have them)",
+     "",
+     [](Options& o, const FlagUse& u) {
+       o.cuda_path = parse_choice<CudaPath>(u.spec.name, u.value(),
+                                            {{"auto", CudaPath::kAuto},
+                                             {"generic75", CudaPath::kGeneric75},
+                                             {"generic80", CudaPath::kGeneric80}});
+     }},
+    {"--enforce-eager", kSwitch, kCard, kEvery, "Compute and memory",
+     "with --backend cuda: run every step directly, replay no recorded graphs", "",
+     [](Options& o, const FlagUse& u) { o.enforce_eager = u.on(); }},
     {"--swap-space", kValue, kDoes, kEvery, "Compute and memory",
      "GiB of memory for KV pages that had to leave the pool (default 0)", "",
      [](Options& o, const FlagUse& u) {
@@ -214,6 +243,12 @@ const FlagSpec kSchedulingFlags[] = {
        o.priority_scheduling =
            parse_choice<bool>(u.spec.name, u.value(), {{"fcfs", false}, {"priority", true}});
      }},
+    {"--step-deadline", kValue, kDoes, kServing, "Scheduling",
+     "seconds a step may take before the model is rebuilt; 0: any time; default: by its pace", "",
+     [](Options& o, const FlagUse& u) { o.step_deadline_s = to_int32(u, 0, 86400); }},
+    {"--idle-unload", kValue, kDoes, kServing, "Scheduling",
+     "free the model after so many seconds without requests; the next one loads it again", "",
+     [](Options& o, const FlagUse& u) { o.idle_unload_s = to_int32(u, 0, 31'536'000); }},
     {"--max-num-queued-reqs", kValue, kDoes, kServing, "Scheduling",
      "waiting requests; more are refused", "",
      [](Options& o, const FlagUse& u) { o.max_queued_requests = to_int32(u, 1, 1 << 20); }},
@@ -251,8 +286,7 @@ const FlagSpec kHttpFlags[] = {
     {"--max-tokens-per-minute-per-key", kValue, kDoes, kServing, "HTTP",
      "prompt and answer tokens of one API key a minute (default 0: no limit)", "",
      [](Options& o, const FlagUse& u) {
-       o.key_tokens_per_minute =
-           parse_integer(u.spec.name, u.value(), 0, std::int64_t{1} << 40);
+       o.key_tokens_per_minute = parse_integer(u.spec.name, u.value(), 0, std::int64_t{1} << 40);
      }},
     {"--allowed-origins", kValue, kDoes, kServing, "HTTP",
      "JSON list of web origins that may call the API", "", set_origins},
@@ -264,6 +298,9 @@ const FlagSpec kHttpFlags[] = {
     {"--drain-timeout", kValue, kDoes, kServing, "HTTP",
      "seconds running answers get after SIGTERM (default 30)", "",
      [](Options& o, const FlagUse& u) { o.drain_timeout_s = to_int32(u, 0, 86400); }},
+    {"--enable-sleep-mode", kSwitch, kDoes, kServing, "HTTP",
+     "clients may free the model with POST /sleep and load it with /wake_up (default off)", "",
+     [](Options& o, const FlagUse& u) { o.sleep_mode = u.on(); }},
     {"--h11-max-incomplete-event-size", kValue, kDoes, kServing, "",
      "largest request head in bytes", "",
      [](Options& o, const FlagUse& u) {

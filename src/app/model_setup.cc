@@ -16,6 +16,7 @@
 #include "engine/fault_model.h"
 #include "engine/scripted_model.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/cuda/cuda_backend.h"
 #include "kernels/ref/ref_backend.h"
 
 namespace strata::app {
@@ -32,6 +33,8 @@ auto loading(Fn&& fn) {
   } catch (const StartupError& error) {
     if (error.exit_code() != kExitUsage) throw;
     throw StartupError(error.what(), error.hint(), kExitModel);
+  } catch (const DeviceError& error) {
+    throw StartupError(error.what(), "--backend cpu does without the card", kExitFailure);
   } catch (const MemoryError& error) {
     throw StartupError(error.what(), "lower --max-model-len or --max-num-seqs, or add memory",
                        kExitMemory);
@@ -49,10 +52,43 @@ ModelConfig read_config(const fs::path& directory) {
 // The reference computes with the checkpoint's own weights.
 kernels::WeightFormat dense_format(const Options& options) {
   if (!options.int8_dense) return kernels::WeightFormat::kBf16;
-  if (options.backend == BackendChoice::kRef)
+  if (options.backend != BackendChoice::kCpu && options.backend != BackendChoice::kAuto)
     throw StartupError("--dense-dtype int8 is for the CPU backend",
-                       "leave out --backend ref or use --dense-dtype bf16", kExitUsage);
+                       "leave out --backend or use --dense-dtype bf16", kExitUsage);
   return kernels::WeightFormat::kI8g32;
+}
+
+kernels::CudaDevice usable_card() {
+  kernels::CudaDevice device = kernels::find_cuda_device();
+  if (!device.usable)
+    throw StartupError(fmt::format("--backend cuda: {}", device.problem), device.hint);
+  return device;
+}
+
+CardMemory card_memory(const Options& options) {
+  const kernels::CudaMemory memory = loading([] { return kernels::cuda_memory(); });
+  return {.total_bytes = memory.total_bytes,
+          .free_bytes = memory.free_bytes,
+          .limit_bytes = options.gpu_memory_limit_bytes,
+          .utilization = options.gpu_memory_utilization};
+}
+
+bool uses_tensor_cores(const Options& options, const kernels::CudaDevice& card) {
+  const bool has_them = card.major >= 8;
+  if (options.cuda_path == CudaPath::kGeneric80 && !has_them)
+    throw StartupError(fmt::format("--cuda-path generic80: {} has compute capability {}.{}",
+                                   card.name, card.major, card.minor),
+                       "tensor cores for bf16 came with 8.0; generic75 computes on this card");
+  return has_them && options.cuda_path != CudaPath::kGeneric75;
+}
+
+// A program that could use a card says once why it does not.
+void say_cpu_only() {
+  const kernels::CudaDevice device = kernels::find_cuda_device();
+  if (!device.built_in) return;
+  if (device.usable)
+    log_info("CPU only: --backend cuda would compute on the {} that is here", device.name);
+  else log_info("CPU only: {}", device.problem);
 }
 
 MemoryPlan plan_memory(const Options& options, const ModelConfig& config) {
@@ -67,8 +103,17 @@ MemoryPlan plan_memory(const Options& options, const ModelConfig& config) {
   request.memory_limit_bytes = options.memory_limit_bytes;
   request.available_bytes = available_memory_bytes();
   request.swap_space_bytes = options.swap_space_bytes;
+  if (options.backend == BackendChoice::kCuda) {
+    request.tensor_cores = uses_tensor_cores(options, usable_card());
+    request.card = card_memory(options);
+  } else if (options.backend == BackendChoice::kAuto) {
+    say_cpu_only();
+  }
   auto plan = make_memory_plan(request);
-  if (plan) return std::move(*plan);
+  if (plan) {
+    plan->backend.record_graphs = !options.enforce_eager;
+    return std::move(*plan);
+  }
   const bool memory = plan.error().code == ErrorCode::kInsufficientMemory;
   throw StartupError(plan.error().message,
                      memory ? "strata plan shows where memory goes" : std::string(),
@@ -148,6 +193,10 @@ kernels::CpuIsa ModelSetup::cpu_isa() const {
 }
 
 std::unique_ptr<TransformerModel> ModelSetup::build_transformer() const {
+  return loading([this] { return load_transformer(); });
+}
+
+std::unique_ptr<TransformerModel> ModelSetup::load_transformer() const {
   STRATA_CHECK(checkpoint_ != nullptr, "the scripted model has no weights");
   kernels::BackendContext context;
   context.config = config_;
@@ -155,17 +204,16 @@ std::unique_ptr<TransformerModel> ModelSetup::build_transformer() const {
   context.dense = dense_format(options_);
   context.int8_activations = options_.int8_activations;
   if (options_.backend == BackendChoice::kRef)
-    return loading([&] {
-      return std::make_unique<TransformerModel>(
-          *checkpoint_, plan_, kernels::make_ref_backend(std::move(context)), nullptr);
-    });
-  const kernels::CpuIsa isa = cpu_isa();
-  return loading([&] {
-    auto pool = std::make_unique<ThreadPool>(threads_);
-    auto backend = kernels::make_cpu_backend(std::move(context), isa, *pool);
-    return std::make_unique<TransformerModel>(*checkpoint_, plan_, std::move(backend),
-                                              std::move(pool));
-  });
+    return std::make_unique<TransformerModel>(
+        *checkpoint_, plan_, kernels::make_ref_backend(std::move(context)), nullptr);
+  if (options_.backend == BackendChoice::kCuda)  // the pool reads the checkpoint
+    return std::make_unique<TransformerModel>(*checkpoint_, plan_,
+                                              kernels::make_cuda_backend(std::move(context)),
+                                              std::make_unique<ThreadPool>(threads_));
+  auto pool = std::make_unique<ThreadPool>(threads_);
+  auto backend = kernels::make_cpu_backend(std::move(context), cpu_isa(), *pool);
+  return std::make_unique<TransformerModel>(*checkpoint_, plan_, std::move(backend),
+                                            std::move(pool));
 }
 
 std::unique_ptr<Model> ModelSetup::build_scripted() const {
@@ -191,7 +239,7 @@ std::unique_ptr<Model> ModelSetup::build_scripted() const {
 std::unique_ptr<Model> ModelSetup::build() const {
   std::unique_ptr<Model> model;
   if (checkpoint_ == nullptr) model = build_scripted();
-  else model = build_transformer();
+  else model = load_transformer();
   if (!options_.fault_inject.empty()) model = make_fault_model(std::move(model));
   return model;
 }
@@ -206,7 +254,12 @@ std::unique_ptr<Engine> make_engine(const ModelSetup& setup, const Options& opti
   engine.prefix_caching = options.prefix_caching;
   engine.two_steps_in_flight = options.async_scheduling;
   engine.priority_scheduling = options.priority_scheduling;
-  return std::make_unique<Engine>(setup.build(), engine, [&setup] { return setup.build(); });
+  engine.step_deadline_ms = options.step_deadline_s < 0 ? -1 : options.step_deadline_s * 1000;
+  engine.idle_unload_s = options.idle_unload_s;
+  engine.rebuild_above_memory = options.rebuild_above_percent / 100.0;
+  engine.rebuild_after_s = options.rebuild_after_s;
+  auto model = loading([&setup] { return setup.build(); });
+  return std::make_unique<Engine>(std::move(model), engine, [&setup] { return setup.build(); });
 }
 
 }  // namespace strata::app

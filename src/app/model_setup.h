@@ -37,12 +37,14 @@ class ModelSetup {
   int threads() const { return threads_; }
   kernels::CpuIsa cpu_isa() const;
 
-  // Loads the weights. Throws StartupError, with kExitMemory when an allocation failed.
+  // Loads the weights. Throws StartupError, or MemoryError when an allocation failed.
   std::unique_ptr<Model> build() const;
-  // The same without decorators, for `bench`. REQUIRES a load format other than scripted.
+  // The same without decorators, for `bench`. REQUIRES a load format other than scripted. Throws
+  // StartupError only, with kExitMemory when an allocation failed.
   std::unique_ptr<TransformerModel> build_transformer() const;
 
  private:
+  std::unique_ptr<TransformerModel> load_transformer() const;
   std::unique_ptr<Model> build_scripted() const;
 
   const Options options_;
@@ -54,7 +56,8 @@ class ModelSetup {
   int threads_ = 1;
 };
 
-// The engine over setup.build(), rebuilt with it after a device error. `setup` outlives it.
+// The engine over setup.build(), which it calls again whenever it needs the model anew. `setup`
+// outlives it. Throws StartupError.
 std::unique_ptr<Engine> make_engine(const ModelSetup& setup, const Options& options);
 
 }  // namespace strata::app

@@ -149,6 +149,8 @@ void check_together(Options& options) {
   if (options.command == Command::kBenchServe) return check_load(options);
   if (options.max_num_batched_tokens == 0)
     options.max_num_batched_tokens = std::max(kDefaultBatchedTokens, options.max_num_seqs);
+  if (options.kv_dtype_auto && options.backend == BackendChoice::kCuda)
+    options.kv_dtype = KvDtype::kBf16;
   if (options.load_format == LoadFormat::kScripted && options.script_file.empty())
     usage_error("--load-format scripted needs --script FILE.jsonl",
                 R"(one line an answer: {"text": "<|channel|>final<|message|>hi<|return|>"})");
@@ -160,12 +162,21 @@ void check_together(Options& options) {
                 "a step must hold one token of every running sequence");
 }
 
+void note_unused_card_flags(const CommandParser& parser, ParsedCommandLine& parsed) {
+  if (parsed.options.backend == BackendChoice::kCuda) return;
+  for (const auto& [spec, option] : parser.flags)
+    if (option->count() > 0 && spec->effect == FlagEffect::kCard)
+      parsed.notes.push_back(
+          fmt::format("{} has no effect because the model computes on the CPU", spec->name));
+}
+
 void read_flags(const CommandParser& parser, ParsedCommandLine& parsed) {
   parsed.options.command = parser.info.command;
   const std::vector<std::string> extras = parser.app->remaining();
   if (!extras.empty()) unknown_argument(extras.front(), parser.info);
   for (const auto& [spec, option] : parser.flags)
     if (option->count() > 0) apply_flag(FlagUse{*spec, option->results()}, parsed);
+  note_unused_card_flags(parser, parsed);
   if (parser.model != nullptr && parser.model->count() > 0) {
     const std::string given = parser.model->as<std::string>();
     if (!parsed.options.model.empty() && parsed.options.model != given)

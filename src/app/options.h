@@ -14,7 +14,9 @@
 namespace strata::app {
 
 enum class Command { kServe, kChat, kBench, kPlan, kBenchServe };
-enum class BackendChoice { kAuto, kCpu, kRef };
+enum class BackendChoice { kAuto, kCpu, kRef, kCuda };
+// How a card multiplies: by float32 everywhere, or steps of many rows in bf16 on tensor cores.
+enum class CudaPath { kAuto, kGeneric75, kGeneric80 };
 enum class LoadFormat { kSafetensors, kDummy, kScripted };
 
 // The variables the program knows; empty when unset.
@@ -62,6 +64,11 @@ struct Options {
   bool int8_activations = false;
   bool huge_pages = true;
   KvDtype kv_dtype = KvDtype::kF32;
+  bool kv_dtype_auto = true;  // what suits the backend; false: as asked
+  double gpu_memory_utilization = 0.92;
+  std::int64_t gpu_memory_limit_bytes = 0;  // 0: by utilization
+  CudaPath cuda_path = CudaPath::kAuto;
+  bool enforce_eager = false;           // cuda: replay no recorded graphs
   std::int64_t memory_limit_bytes = 0;  // 0: what is available
   std::int64_t swap_space_bytes = 0;
   std::int32_t max_model_len = 0;  // 0: as much as the model and memory allow
@@ -76,6 +83,12 @@ struct Options {
   bool priority_scheduling = false;  // else first come, first served
   bool async_scheduling = true;
 
+  // Keeping the model.
+  std::int32_t step_deadline_s = -1;       // 0: none; -1: follows the pace of steps
+  std::int32_t idle_unload_s = 0;          // 0: never
+  std::int32_t rebuild_above_percent = 0;  // of a card's memory; 0: never
+  std::int32_t rebuild_after_s = 30;
+
   // HTTP.
   std::string host = "127.0.0.1";
   std::uint16_t port = 8000;
@@ -87,6 +100,7 @@ struct Options {
   int max_logprobs = 20;
   std::string fingerprint;  // system_fingerprint; empty: made from the version
   int drain_timeout_s = 30;
+  bool sleep_mode = false;
   std::size_t max_header_bytes = 16U << 10;
 
   // Answers.

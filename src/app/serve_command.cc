@@ -183,6 +183,8 @@ int run_serve(const Options& options, SignalWatcher& signals) {
   announce_ready(options, running.server->port());
   const int code = supervise(options, running, events);
   running.server->stop_accepting();
+  // Nothing can be destroyed around a thread that hangs in the device.
+  if (running.engine->info()->hung_models > 0) std::_Exit(code);
   return code;
 }
 

@@ -76,6 +76,7 @@ serve::ServiceOptions service_options(const Options& options, const std::string&
   service.api_keys = options.api_keys;
   service.key_limits = {options.key_concurrent_requests, options.key_requests_per_minute,
                         options.key_tokens_per_minute};
+  service.sleep_mode = options.sleep_mode;
   service.check_host = options.api_keys.empty() && is_loopback(options.host);
   service.allowed_origins = options.allowed_origins;
   service.version = kVersion;

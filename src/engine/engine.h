@@ -96,6 +96,7 @@ struct EngineInfo {
   bool loaded = true;                        // false: asleep, or unloaded while idle
   std::uint64_t unloads = 0;                 // by sleep() and by idling
   std::uint64_t rebuilds = 0;                // of the model, after a failure
+  std::int32_t hung_models = 0;              // replaced, and still hanging: ~Engine waits for them
   bool safe_mode = false;             // fewer sequences and rows, after repeated memory failures
   std::uint64_t breaker_trips = 0;    // times that safe mode was entered or tightened
   std::uint64_t memory_failures = 0;  // allocations that failed in a step or while loading

@@ -441,6 +441,21 @@ EngineInfo EngineCore::snapshot() const {
   return info;
 }
 
+EngineCore::KvUse EngineCore::kv_use() const {
+  KvUse use;
+  for (const Sequence* seq : scheduler_->with_slot()) {
+    for (int g = 0; g < kv::kNumGroups; ++g) {
+      const auto pages = static_cast<std::int64_t>(seq->pages.groups[g].pages.size());
+      if (pages == 0) continue;
+      use.held_tokens += pages * kv_config_.page_tokens;
+      const std::int32_t window =
+          g == kv::kWindow ? std::max(0, seq->confirmed_len + 1 - kv_config_.window) : 0;
+      use.live_tokens += seq->planned_len - window;
+    }
+  }
+  return use;
+}
+
 void EngineCore::check_integrity() const {
   std::vector<const kv::SequencePages*> tables;
   std::vector<bool> slot_used(static_cast<std::size_t>(info_.max_slots));
@@ -452,6 +467,12 @@ void EngineCore::check_integrity() const {
     STRATA_CHECK(seq->active() || waiting || seq->open_tickets > 0, "sequence {} lingers", id);
     STRATA_CHECK(seq->confirmed_len <= seq->planned_len || waiting, "sequence {}", id);
     if (waiting) continue;
+    const kv::GroupTable& window = seq->pages.groups[kv::kWindow];
+    STRATA_CHECK(!seq->active() || window.pages.empty() ||
+                     seq->confirmed_len - window.first_page * kv_config_.page_tokens <=
+                         kv_config_.window + kv_config_.page_tokens - 1,
+                 "sequence {} holds window pages from {} at position {}", id, window.first_page,
+                 seq->confirmed_len);
     STRATA_CHECK(!slot_used[static_cast<std::size_t>(seq->slot)], "slot {}", seq->slot);
     slot_used[static_cast<std::size_t>(seq->slot)] = true;
     std::int32_t named = 0;

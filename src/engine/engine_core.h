@@ -3,7 +3,6 @@
 // tests drive it, one thread at a time; make_sequence and limits may be called by any.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -13,6 +12,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "engine/admission.h"
 #include "engine/breaker.h"
 #include "engine/engine.h"
 #include "engine/model.h"
@@ -20,15 +20,6 @@
 #include "engine/sequence.h"
 
 namespace strata {
-
-// What was accepted and has not started, and what has no end yet: counted up by whoever submits,
-// down by the engine.
-struct AdmissionCounters {
-  std::atomic<std::int64_t> waiting_requests{0};
-  std::atomic<std::int64_t> waiting_tokens{0};
-  std::atomic<std::int64_t> live{0};
-  std::atomic<std::int64_t> ended{0};
-};
 
 // A step did not finish in time: the device hangs, and so may everything that waits for it.
 class StepOverdue : public DeviceError {
@@ -81,6 +72,13 @@ class EngineCore {
 
   EngineInfo snapshot() const;                            // health is the caller's to fill
   StepTimes& step_times() { return totals_.step_times; }  // `host` is the caller's to count
+  // Token places in the pages that running sequences hold, of both groups, and those whose token a
+  // later row can read. Linear in the sequences; pages that are shared count each time.
+  struct KvUse {
+    std::int64_t held_tokens = 0;
+    std::int64_t live_tokens = 0;
+  };
+  KvUse kv_use() const;
   void check_integrity() const;  // CHECKs pages, slots and phases; linear, for tests
 
  private:

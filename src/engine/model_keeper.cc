@@ -95,7 +95,12 @@ void ModelKeeper::note_memory_failure(const std::string& what) {
 // A hung model may never be destroyed; a dead one must be, its memory is needed.
 void ModelKeeper::destroy_model(bool hangs) {
   std::unique_ptr<Model> dead = core_.detach_model();
-  if (hangs) reapers_.emplace_back([model = std::move(dead)]() mutable { model.reset(); });
+  if (!hangs) return;
+  ++hung_models_;
+  reapers_.emplace_back([this, model = std::move(dead)]() mutable {
+    model.reset();
+    --hung_models_;
+  });
 }
 
 // Fails with kInsufficientMemory when there is no room now; dies of anything else.
@@ -130,9 +135,9 @@ bool ModelKeeper::load_or_wait() {
   if (health_ == Health::kDead) return false;
   health_ = Health::kStarting;
   if (death_reason_.empty()) death_reason_ = loaded.error().message;
-  publish_();
-  core_.end_all(FinishReason::kError, loaded.error());
   retry_at_ = clock_.now() + std::max(breaker_.pause(), kSecond);
+  publish_();  // before anyone hears of it
+  core_.end_all(FinishReason::kError, loaded.error());
   return false;
 }
 
@@ -155,13 +160,14 @@ void ModelKeeper::tend(std::int64_t live) {
   const Nanos now = clock_.now();
   if (live > 0) last_busy_ = now;
   if (health_ == Health::kDead) return;
-  if (!sleepers_.empty() && live == 0) go_to_sleep();
+  const bool nothing_runs = live == 0 && core_.idle();  // ended ones may still be in open steps
+  if (!sleepers_.empty() && nothing_runs) go_to_sleep();
   if (retry_at_ && now >= *retry_at_) rebuild();
   // A request came while the model was unloaded.
   if (!core_.has_model() && !retry_at_ && !core_.idle() && load_or_wait())
     log_info("engine: the model is loaded again");
   const Nanos idle_unload = options_.idle_unload_s * kSecond;
-  if (idle_unload > 0 && factory_ && core_.has_model() && !asleep_ && live == 0 &&
+  if (idle_unload > 0 && factory_ && core_.has_model() && !asleep_ && nothing_runs &&
       now - last_busy_ >= idle_unload)
     unload("nothing to do");
   if (breaker_.recover(now)) {
@@ -248,6 +254,7 @@ void ModelKeeper::stop() {
 void ModelKeeper::fill(EngineInfo& info) const {
   info.death_reason = death_reason_;
   info.unloads = unloads_;
+  info.hung_models = hung_models_;
   info.rebuilds = rebuilds_;
   info.safe_mode = breaker_.safe_mode();
   info.breaker_trips = breaker_.trips();

@@ -71,6 +71,7 @@ class ModelKeeper {
   std::string death_reason_;
   std::deque<Nanos> deaths_;          // of late
   std::vector<std::thread> reapers_;  // each destroys a model that hangs
+  std::atomic<std::int32_t> hung_models_{0};
   std::vector<Engine::Done> sleepers_;
   std::optional<Nanos> retry_at_;  // the model failed to load: when to try again
   Nanos last_busy_;

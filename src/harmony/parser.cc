@@ -56,7 +56,7 @@ void Parser::on_special(TokenId token, std::vector<Event>& events) {
       if (kind_ == MessageKind::kAnalysis) --stats_.analysis_tokens;
     } else if (state_ == State::kHeader && token == ids.start) {
       --message_tokens_;
-      if (!open_headless(events)) stats_.malformed_headers += header_.empty() ? 0 : 1;
+      if (!open_headless(events)) ++stats_.malformed_headers;
     }
     if (state_ == State::kContent) close_message(events);
     if (done_) return;

@@ -2,11 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/dispatch.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/beast/http/error.hpp>
 #include <cctype>
+#include <iterator>
 #include <utility>
 
 #include "http/head_check.h"
@@ -27,6 +29,8 @@ constexpr std::size_t kMaxUnparsed = 32U << 10;
 // What a refused client may still send before it is cut without having read its answer.
 constexpr std::size_t kMaxDiscarded = 64U << 20;
 constexpr int kLingerSeconds = 2;
+// Exchanges one task runs before it lets another thread in.
+constexpr std::size_t kWakeBatch = 64;
 
 std::string lower(std::string_view text) {
   std::string out(text);
@@ -50,9 +54,44 @@ Response Shared::error(int status, std::string_view message) const {
   return response;
 }
 
+void Shared::wake(const std::shared_ptr<Shared>& self, std::shared_ptr<LiveExchange> exchange) {
+  bool is_first = false;
+  {
+    const std::lock_guard lock(wake_mutex);
+    if (gone.load(std::memory_order_acquire)) return;
+    is_first = woken.empty();
+    woken.push_back(std::move(exchange));
+  }
+  if (is_first) asio::post(io, [self] { self->run_woken(self); });
+}
+
+// A part at a time, so that every thread gets its share.
+void Shared::run_woken(const std::shared_ptr<Shared>& self) {
+  std::vector<std::shared_ptr<LiveExchange>> mine;
+  bool more = false;
+  {
+    const std::lock_guard lock(wake_mutex);
+    const auto count = static_cast<std::ptrdiff_t>(std::min(woken.size(), kWakeBatch));
+    mine.assign(std::make_move_iterator(woken.begin()),
+                std::make_move_iterator(woken.begin() + count));
+    woken.erase(woken.begin(), woken.begin() + count);
+    more = !woken.empty();
+  }
+  if (more) asio::post(io, [self] { self->run_woken(self); });
+  for (const auto& exchange : mine) exchange->run_wake();
+}
+
+void Shared::close() {
+  std::vector<std::shared_ptr<LiveExchange>> left;  // hold this
+  const std::lock_guard lock(wake_mutex);
+  gone.store(true, std::memory_order_release);
+  left.swap(woken);
+}
+
 Connection::Connection(Socket socket, std::shared_ptr<Shared> shared)
     : shared_(std::move(shared)),
       socket_(std::move(socket)),
+      strand_(*socket_.get_executor().target<Strand>()),
       timer_(socket_.get_executor()),
       check_chunk_(check_chunk) {}
 
@@ -63,6 +102,8 @@ Connection::~Connection() {
 
 void Connection::start() {
   asio::dispatch(executor(), [self = shared_from_this()] {
+    ErrorCode ignored;
+    self->socket_.non_blocking(true, ignored);
     self->arm(self->shared_->options.header_timeout_s);
     self->read_head();
   });
@@ -70,6 +111,8 @@ void Connection::start() {
 
 void Connection::start_refused() {
   asio::dispatch(executor(), [self = shared_from_this()] {
+    ErrorCode ignored;
+    self->socket_.non_blocking(true, ignored);
     self->refuse(503, "The server has too many open connections.");
   });
 }
@@ -263,10 +306,21 @@ void Connection::send_end() {
 void Connection::schedule_flush() {
   if (flush_scheduled_ || !writing_.empty() || phase_ == Phase::kClosed) return;
   flush_scheduled_ = true;
+  if (holds_flush_) return;
   asio::post(executor(), [self = shared_from_this()] {
     self->flush_scheduled_ = false;
     self->flush();
   });
+}
+
+void Connection::run_and_flush(const std::function<void()>& task) {
+  const bool scheduled_before = flush_scheduled_;
+  holds_flush_ = !scheduled_before;
+  task();
+  holds_flush_ = false;
+  if (scheduled_before || !flush_scheduled_) return;
+  flush_scheduled_ = false;
+  flush();
 }
 
 void Connection::flush() {
@@ -277,21 +331,25 @@ void Connection::flush() {
   }
   std::swap(out_, writing_);
   written_ = 0;
-  on_written({}, 0);
+  write_some();
 }
 
-void Connection::on_written(ErrorCode error, std::size_t bytes) {
-  if (phase_ == Phase::kClosed) return;
-  if (error) return cut();
-  written_ += bytes;
-  if (written_ < writing_.size()) {
-    if (phase_ == Phase::kServing) arm(shared_->options.write_timeout_s);
-    socket_.async_write_some(asio::buffer(writing_.data() + written_, writing_.size() - written_),
-                             [self = shared_from_this()](ErrorCode failed, std::size_t sent) {
-                               self->on_written(failed, sent);
-                             });
-    return;
-  }
+// Mostly the kernel takes everything at once, and nothing has to be waited for.
+void Connection::write_some() {
+  ErrorCode error;
+  written_ += socket_.write_some(
+      asio::buffer(writing_.data() + written_, writing_.size() - written_), error);
+  if (error && error != asio::error::would_block) return cut();
+  if (written_ == writing_.size()) return all_written();
+  if (phase_ == Phase::kServing) arm(shared_->options.write_timeout_s);
+  socket_.async_wait(Socket::wait_write, [self = shared_from_this()](ErrorCode failed) {
+    if (self->phase_ == Phase::kClosed) return;
+    if (failed) return self->cut();
+    self->write_some();
+  });
+}
+
+void Connection::all_written() {
   writing_.clear();
   written_ = 0;
   if (phase_ == Phase::kServing) disarm();
@@ -325,6 +383,7 @@ void Connection::linger() {
 
 void Connection::arm(int seconds) {
   const auto generation = ++timer_generation_;
+  armed_ = true;
   timer_.expires_after(std::chrono::seconds(seconds));
   timer_.async_wait([self = shared_from_this(), generation](ErrorCode error) {
     if (!error && generation == self->timer_generation_) self->on_timeout();
@@ -332,6 +391,7 @@ void Connection::arm(int seconds) {
 }
 
 void Connection::disarm() {
+  if (!std::exchange(armed_, false)) return;
   ++timer_generation_;
   timer_.cancel();
 }

@@ -8,6 +8,7 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <boost/asio/strand.hpp>
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/string_body.hpp>
 #include <memory>
@@ -22,6 +23,7 @@
 namespace strata::http {
 
 class Connection;
+class LiveExchange;
 
 // What the server and its connections share; lives until the last of them is gone.
 struct Shared {
@@ -33,13 +35,21 @@ struct Shared {
   std::unordered_map<Connection*, std::weak_ptr<Connection>> open;  // GUARDED_BY(mutex)
 
   Response error(int status, std::string_view message) const;
-};
 
-class LiveExchange;
+  // Exchanges that were woken and whose turn comes: one task of the io_context serves many.
+  std::mutex wake_mutex;
+  std::vector<std::shared_ptr<LiveExchange>> woken;  // GUARDED_BY(wake_mutex)
+  // Any thread. `self`: this.
+  void wake(const std::shared_ptr<Shared>& self, std::shared_ptr<LiveExchange> exchange);
+  void run_woken(const std::shared_ptr<Shared>& self);
+  // The threads have been joined.
+  void close();
+};
 
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
   using Socket = boost::asio::ip::tcp::socket;
+  using Strand = boost::asio::strand<boost::asio::io_context::executor_type>;
   Connection(Socket socket, std::shared_ptr<Shared> shared);
   ~Connection();
 
@@ -54,8 +64,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void send_stream_head(const Response& head);
   void send_piece(std::string_view piece);
   void send_end();
+  // Runs `task`; what it wrote leaves at once.
+  void run_and_flush(const std::function<void()>& task);
   const std::shared_ptr<Shared>& shared() const { return shared_; }
-  Socket::executor_type executor() { return socket_.get_executor(); }
+  const Strand& executor() const { return strand_; }
 
  private:
   enum class Phase { kHead, kBody, kServing, kLinger, kClosed };
@@ -71,7 +83,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void refuse_parse_error(boost::system::error_code error);
   void schedule_flush();
   void flush();
-  void on_written(boost::system::error_code error, std::size_t bytes);
+  void write_some();
+  void all_written();
   void response_sent();
   void linger();
   void arm(int seconds);
@@ -80,8 +93,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   std::shared_ptr<Shared> shared_;  // owns the io_context: first, so that it goes last
   Socket socket_;
+  const Strand strand_;  // the socket's executor
   boost::asio::steady_timer timer_;
   std::uint64_t timer_generation_ = 0;
+  bool armed_ = false;
   Phase phase_ = Phase::kHead;
 
   // Input: bytes received and not yet consumed, pipelined requests included.
@@ -102,6 +117,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::string writing_;
   std::size_t written_ = 0;
   bool flush_scheduled_ = false;
+  bool holds_flush_ = false;   // run_and_flush() is running
   bool head_request_ = false;  // HEAD: bodies are not sent
   bool http10_ = false;
   bool keep_alive_ = true;

@@ -13,10 +13,12 @@ LiveExchange::LiveExchange(std::shared_ptr<Connection> connection, Request reque
     : connection_(std::move(connection)), request_(std::move(request)) {}
 
 // Steps called on the strand run at once, so their order is the caller's.
-void LiveExchange::run(std::function<void()> step) {
+template <typename Step>
+void LiveExchange::run(Step step) {
   if (connection_->shared()->gone.load(std::memory_order_acquire)) return;
-  boost::asio::dispatch(connection_->executor(),
-                        [self = shared_from_this(), step = std::move(step)] { step(); });
+  if (connection_->executor().running_in_this_thread()) return step();
+  boost::asio::post(connection_->executor(),
+                    [self = shared_from_this(), step = std::move(step)]() mutable { step(); });
 }
 
 void LiveExchange::respond(Response response) {
@@ -56,6 +58,18 @@ void LiveExchange::post(std::function<void()> task) {
   if (connection_->shared()->gone.load(std::memory_order_acquire)) return;
   boost::asio::post(connection_->executor(),
                     [self = shared_from_this(), task = std::move(task)] { task(); });
+}
+
+void LiveExchange::wake() {
+  if (!woken_.exchange(true, std::memory_order_acq_rel))
+    connection_->shared()->wake(connection_->shared(), shared_from_this());
+}
+
+void LiveExchange::run_wake() {
+  boost::asio::dispatch(connection_->executor(), [self = shared_from_this()] {
+    self->woken_.store(false, std::memory_order_release);
+    self->connection_->run_and_flush(self->on_wake_);
+  });
 }
 
 void LiveExchange::post_after(int delay_ms, std::function<void()> task) {

@@ -22,9 +22,14 @@ class LiveExchange final : public Exchange, public std::enable_shared_from_this<
   void write(std::string piece) override;
   void finish() override;
   void post(std::function<void()> task) override;
+  void wake() override;
+  void on_wake(std::function<void()> callback) override { on_wake_ = std::move(callback); }
   void post_after(int delay_ms, std::function<void()> task) override;
   void on_close(std::function<void()> callback) override;
   bool closed() const override { return closed_.load(std::memory_order_acquire); }
+
+  // ---- For Shared, on a thread of the server.
+  void run_wake();
 
   // ---- For Connection, on its strand.
   // The client is gone: runs on_close unless the response was complete.
@@ -34,12 +39,15 @@ class LiveExchange final : public Exchange, public std::enable_shared_from_this<
 
  private:
   enum class State { kWaiting, kStreaming, kAnswered };
-  void run(std::function<void()> step);
+  template <typename Step>
+  void run(Step step);
   void drop_callbacks();
 
   std::shared_ptr<Connection> connection_;
   const Request request_;
   std::atomic<bool> closed_{false};
+  std::atomic<bool> woken_{false};  // and on_wake_ has not begun to run
+  std::function<void()> on_wake_;
   // On the strand only.
   State state_ = State::kWaiting;
   std::function<void()> on_close_;

@@ -62,7 +62,7 @@ class Server::Impl {
       keep_running_.reset();  // the threads end when nothing is left to do
     });
     for (auto& thread : threads_) thread.join();
-    shared_->gone.store(true, std::memory_order_release);
+    shared_->close();
     // What other threads posted meanwhile holds the connections that hold this context.
     shared_->io.restart();
     shared_->io.poll();

@@ -46,6 +46,10 @@ class Exchange {
 
   // Runs `task` on the connection's executor, also after a close; not once the server is gone.
   virtual void post(std::function<void()> task) = 0;
+  // Runs the callback of on_wake() soon, on the connection's executor and also after a close; calls
+  // before it runs are one. Much cheaper than post() where many exchanges are woken at once.
+  virtual void wake() = 0;
+  virtual void on_wake(std::function<void()> callback) = 0;  // once, before the first wake()
   // Runs `task` there after `delay_ms`; used for keep-alive comments.
   virtual void post_after(int delay_ms, std::function<void()> task) = 0;
   // `callback` runs once when the client goes away before the response was complete.

@@ -109,6 +109,8 @@ struct BackendOptions {
   std::int32_t max_pages_per_seq = 0;  // table length of the full group
   KvDtype kv_dtype = KvDtype::kF32;
   bool poison_freed_pages = false;
+  bool record_graphs = false;  // cuda: replay recordings of steps of one shape
+  bool tensor_cores = false;   // cuda: steps of many rows multiply in bf16, not in f32
 };
 
 // Per-stage totals since the last reset, for `strata bench`.
@@ -182,8 +184,10 @@ class Backend {
 
   // ---- Diagnosis.
   virtual std::vector<StageStats> take_stats() = 0;
-  // Copies rows of an activation buffer (f32 [rows, width]) to the host, for tests and dumps.
+  // Copy rows of an activation buffer (f32 [rows, width]) to and from the host, for tests and
+  // dumps.
   virtual void read_f32(Buffer buffer, std::span<float> out) = 0;
+  virtual void write_f32(Buffer buffer, std::span<const float> values) = 0;
 };
 
 // What a backend knows from its construction on, before the first weight arrives. never_emit:

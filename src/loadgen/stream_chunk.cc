@@ -30,9 +30,8 @@ class ChunkReader final : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool string(string_t& value) override {
-    if (at(1, "error")) {  // {"error": "..."}
-      chunk_.error = std::move(value);
-    } else if (at(2, "error") && name(2) == "message") {
+    // {"error": "..."} or {"error": {"message": "..."}}
+    if (at(1, "error") || (at(2, "error") && name(2) == "message")) {
       chunk_.error = std::move(value);
     } else if (at(3, "choices") && name(3) == "finish_reason") {
       chunk_.has_finish = true;

@@ -4,16 +4,25 @@
 #include <prometheus/text_serializer.h>
 
 #include <algorithm>
+#include <array>
 #include <mutex>
+#include <vector>
 
 #include "metrics/buckets.h"
 #include "metrics/engine_series.h"
+#include "metrics/gap_counter.h"
 #include "metrics/series.h"
 
 namespace strata::metrics {
 namespace {
 
 std::string status_class(int status) { return std::to_string(status / 100) + "xx"; }
+
+std::vector<double> all_token_buckets() {
+  std::vector<double> out(kTokenBuckets.begin(), kTokenBuckets.end());
+  out.insert(out.end(), kFineTokenBuckets.begin(), kFineTokenBuckets.end());
+  return out;
+}
 
 void observe(prometheus::Histogram& histogram, double value) {
   if (value >= 0) histogram.Observe(value);
@@ -93,7 +102,14 @@ struct RequestSeries {
   prometheus::Histogram& choices =
       make.histogram("vllm:request_params_n", "Choices of a request.", kChoiceBuckets);
 
+  GapCounter gaps{all_token_buckets()};
+
   void finished(const RequestRecord& record);
+  void update() {
+    const std::array<GapCounter::Target, 3> targets = {
+        {{&gap, kTokenBuckets}, {&old_gap, kTokenBuckets}, {&fine_gap, kFineTokenBuckets}}};
+    gaps.tell(targets);
+  }
 };
 
 void RequestSeries::finished(const RequestRecord& record) {
@@ -188,6 +204,7 @@ class ServerMetrics::Impl {
 
   std::string render(const EngineGauges& state) {
     const std::lock_guard lock(scrape_mutex);
+    requests.update();
     engine.update(state);
     process.update();
     return prometheus::TextSerializer().Serialize(registry.Collect());
@@ -214,13 +231,10 @@ void ServerMetrics::request_finished(const RequestRecord& record) {
   impl_->requests.finished(record);
 }
 
-void ServerMetrics::tokens_generated(std::int64_t count, double gap) {
+void ServerMetrics::tokens_generated(std::int64_t count, std::int64_t gaps, double gap) {
   auto& series = impl_->requests;
   series.generated_tokens.Increment(static_cast<double>(count));
-  if (gap < 0) return;
-  for (std::int64_t i = 0; i < count; ++i)
-    for (auto* histogram : {&series.gap, &series.old_gap, &series.fine_gap})
-      histogram->Observe(gap);
+  if (gaps > 0) series.gaps.add(gaps, gap);
 }
 
 void ServerMetrics::prompt_computed(std::int64_t tokens) {

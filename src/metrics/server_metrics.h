@@ -77,8 +77,8 @@ class ServerMetrics {
   // ---- Requests. Each prompt token and each token of an answer is counted once, whatever the
   // engine did for it: recomputed, continued or thrown away.
   void request_finished(const RequestRecord& record);
-  // `count` tokens came at once, `gap` seconds each after the one before; gap < 0: the first.
-  void tokens_generated(std::int64_t count, double gap);
+  // Tokens that came at once, `gaps` of them `gap` seconds behind the one before.
+  void tokens_generated(std::int64_t count, std::int64_t gaps, double gap);
   void prompt_computed(std::int64_t tokens);
   // The answer ended at its limit: the request's own or what the context had left.
   void answer_cut(bool by_context);

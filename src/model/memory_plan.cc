@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/json.h"
+#include "kernels/cuda/cuda_layout.h"
 #include "kernels/slab.h"
 
 namespace strata {
@@ -16,8 +17,9 @@ namespace {
 
 constexpr std::int64_t kMiB = std::int64_t{1} << 20;
 constexpr std::int32_t kAutoLenStep = 1024;  // --max-model-len auto is a multiple of this
+constexpr std::int64_t kCardReserve = 256 * kMiB;
 
-// Weights that are not experts, as the backend keeps them: matrices in bf16 or int8 (whose rows
+// Weights that are not experts, as the CPU backend keeps them: matrices in bf16 or int8 (whose rows
 // lie in tiles of 16, a byte a weight and two a group of 32), vectors in float32. Embedding and
 // router stay in bf16.
 std::int64_t dense_bytes(const ModelConfig& c, kernels::WeightFormat format) {
@@ -118,29 +120,125 @@ kernels::BackendOptions backend_options(const PlanRequest& r, std::int64_t lengt
   options.max_pages_per_seq =
       static_cast<std::int32_t>((length + r.page_tokens - 1) / r.page_tokens + 1);
   options.kv_dtype = r.kv_dtype;
+  options.tensor_cores = r.tensor_cores;
   return options;
+}
+
+// What there is where the model computes, and what it takes beside the KV pool.
+struct Budget {
+  const char* place = "RAM";
+  std::int64_t limit = 0;
+  std::int64_t dense = 0;
+  std::int64_t activations = 0;
+  std::int64_t swap = 0;
+  std::int64_t reserve = 0;
+  std::int64_t least_kv_room = 0;  // KV may take so much of the limit unasked
+
+  std::int64_t fixed(std::int64_t experts) const {
+    return experts + dense + activations + swap + reserve;
+  }
+};
+
+std::int64_t share(std::int64_t bytes, double part) {
+  return static_cast<std::int64_t>(static_cast<double>(bytes) * part);
+}
+
+std::int64_t host_limit(const PlanRequest& r) {
+  return r.memory_limit_bytes > 0 ? r.memory_limit_bytes : share(r.available_bytes, r.utilization);
+}
+
+// Without a wish, KV takes what all sequences could use, at most a quarter of the machine: the rest
+// of it is other programs' and the page cache's.
+Budget host_budget(const PlanRequest& r) {
+  Budget budget;
+  budget.limit = host_limit(r);
+  budget.dense = dense_bytes(r.config, r.dense);
+  budget.activations = activation_bytes(r);
+  budget.swap = r.swap_space_bytes;
+  budget.least_kv_room = std::max(budget.limit / 4, 256 * kMiB);
+  return budget;
+}
+
+// The buffers' sizes with page tables of the longest context: at most what will be allocated.
+std::int64_t card_activation_bytes(const PlanRequest& r) {
+  const std::int64_t most = r.config.max_context;
+  const auto layout =
+      kernels::cuda::make_activation_layout(r.config, backend_options(r, most, 0, 1));
+  return static_cast<std::int64_t>(layout.bytes) + kMiB;
+}
+
+// The card is the model's: KV may take all that is left.
+Budget card_budget(const PlanRequest& r, const CardMemory& card) {
+  Budget budget;
+  budget.place = "VRAM";
+  const std::int64_t wish =
+      card.limit_bytes > 0 ? card.limit_bytes : share(card.total_bytes, card.utilization);
+  budget.limit = std::min(wish, card.free_bytes);
+  budget.dense = static_cast<std::int64_t>(kernels::cuda::dense_weight_bytes(r.config));
+  budget.activations = card_activation_bytes(r);
+  budget.reserve = kCardReserve;
+  budget.least_kv_room = budget.limit;
+  return budget;
+}
+
+// Main memory of a model that computes on a card.
+std::vector<PlanLine> host_lines_beside_card(const PlanRequest& r, std::int64_t experts) {
+  std::vector<PlanLine> lines = {
+      {"weights.experts", "RAM", experts, "what the card's slabs are copied from"},
+      {"activations", "RAM", std::int64_t{kernels::kMaxHeadRows} * r.config.vocab * 4 + 16 * kMiB,
+       "logits and step inputs, page-locked"}};
+  if (r.swap_space_bytes > 0)
+    lines.push_back({"kv.swap", "RAM", r.swap_space_bytes, "pages of waiting sequences"});
+  return lines;
+}
+
+std::vector<PlanLine> plan_lines(const PlanRequest& r, const Budget& budget, std::int64_t experts,
+                                 std::int64_t pages, std::int64_t page_bytes) {
+  const std::int64_t slabs = std::int64_t{r.config.num_experts} * r.config.num_layers;
+  std::vector<PlanLine> lines = {
+      {"weights.experts", budget.place, experts,
+       fmt::format("{} slabs of {}", slabs, mib(experts / slabs))},
+      {"weights.dense", budget.place, budget.dense,
+       r.dense == kernels::WeightFormat::kI8g32
+           ? "attention and unembedding in int8, router and embedding in bf16"
+           : "attention, router, embedding, unembedding"},
+      {"kv.pool", budget.place, pages * page_bytes,
+       fmt::format("{} pages of {} tokens, {}", pages, r.page_tokens,
+                   r.kv_dtype == KvDtype::kF32 ? "float32" : "bfloat16")},
+      {"activations", budget.place, budget.activations,
+       fmt::format("steps of up to {} tokens", r.max_num_batched_tokens)},
+  };
+  if (budget.swap > 0)
+    lines.push_back({"kv.swap", budget.place, budget.swap, "pages of waiting sequences"});
+  if (budget.reserve > 0)
+    lines.push_back({"reserve", budget.place, budget.reserve, "kernels and recorded graphs"});
+  return lines;
 }
 
 }  // namespace
 
 Result<MemoryPlan> make_memory_plan(const PlanRequest& r) {
   const std::int64_t experts = expert_bytes(r.config);
-  const std::int64_t dense = dense_bytes(r.config, r.dense);
-  const std::int64_t activations = activation_bytes(r);
-  const std::int64_t fixed = experts + dense + activations + r.swap_space_bytes;
-  const std::int64_t limit =
-      r.memory_limit_bytes > 0
-          ? r.memory_limit_bytes
-          : static_cast<std::int64_t>(static_cast<double>(r.available_bytes) * r.utilization);
+  const Budget budget = r.card ? card_budget(r, *r.card) : host_budget(r);
+  const std::int64_t fixed = budget.fixed(experts);
+  const std::int64_t limit = budget.limit;
   const KvShape kv = kv_shape(r);
   const std::int64_t smallest = fixed + (kv.pages_for(r.page_tokens) + 1) * kv.page_bytes;
   if (smallest > limit)
-    return too_small(smallest, limit, "the model", "Use a smaller model or add memory.");
+    return too_small(smallest, limit, r.card ? "the model on the card" : "the model",
+                     r.card ? "--backend cpu computes it in main memory."
+                            : "Use a smaller model or add memory.");
+  std::vector<PlanLine> beside;
+  if (r.card) {
+    beside = host_lines_beside_card(r, experts);
+    std::int64_t needed = 0;
+    for (const PlanLine& line : beside) needed += line.bytes;
+    if (needed > host_limit(r))
+      return too_small(needed, host_limit(r), "loading the model", "Add main memory.");
+  }
 
-  // Without a wish, KV takes what all sequences could use, at most a quarter of the machine: the
-  // rest of it is other programs' and the page cache's.
   const std::int64_t kv_room = limit - fixed, one_page = kv.page_bytes;
-  const std::int64_t modest = std::min(kv_room, std::max(limit / 4, 256 * kMiB));
+  const std::int64_t modest = std::min(kv_room, budget.least_kv_room);
   std::int64_t length = r.max_model_len;
   if (length > r.config.max_context)
     return invalid(fmt::format("--max-model-len {} exceeds the model's {} positions", length,
@@ -166,23 +264,9 @@ Result<MemoryPlan> make_memory_plan(const PlanRequest& r) {
   plan.max_model_len = static_cast<std::int32_t>(length);
   plan.max_num_seqs = r.max_num_seqs;
   plan.page_bytes = one_page;
-  plan.lines = {
-      {"weights.experts", "RAM", experts,
-       fmt::format("{} slabs of {}", r.config.num_experts * r.config.num_layers,
-                   mib(experts / (std::int64_t{r.config.num_experts} * r.config.num_layers)))},
-      {"weights.dense", "RAM", dense,
-       r.dense == kernels::WeightFormat::kI8g32
-           ? "attention and unembedding in int8, router and embedding in bf16"
-           : "attention, router, embedding, unembedding"},
-      {"kv.pool", "RAM", pages * one_page,
-       fmt::format("{} pages of {} tokens, {}", pages, r.page_tokens,
-                   r.kv_dtype == KvDtype::kF32 ? "float32" : "bfloat16")},
-      {"activations", "RAM", activations,
-       fmt::format("steps of up to {} tokens", r.max_num_batched_tokens)},
-  };
-  if (r.swap_space_bytes > 0)
-    plan.lines.push_back({"kv.swap", "RAM", r.swap_space_bytes, "pages of waiting sequences"});
+  plan.lines = plan_lines(r, budget, experts, pages, one_page);
   for (const PlanLine& line : plan.lines) plan.total_bytes += line.bytes;
+  plan.lines.insert(plan.lines.end(), beside.begin(), beside.end());
 
   plan.backend = backend_options(r, length, pages, one_page);
   return plan;
@@ -193,8 +277,9 @@ std::string format_plan(const MemoryPlan& plan) {
   for (const PlanLine& line : plan.lines)
     out +=
         fmt::format("{:<18} {:<5} {:>14}  {}\n", line.name, line.place, mib(line.bytes), line.note);
-  out += fmt::format("{:<18} {:<5} {:>14}  of {} allowed\n", "total", "", mib(plan.total_bytes),
-                     mib(plan.limit_bytes));
+  const bool on_card = !plan.lines.empty() && plan.lines.front().place == "VRAM";
+  out += fmt::format("{:<18} {:<5} {:>14}  of {} allowed\n", "total", on_card ? "VRAM" : "",
+                     mib(plan.total_bytes), mib(plan.limit_bytes));
   out += fmt::format("context {} tokens, up to {} sequences at once\n", plan.max_model_len,
                      plan.max_num_seqs);
   return out;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,14 @@
 #include "plan/step_plan.h"
 
 namespace strata {
+
+// The card that computes, with its own memory.
+struct CardMemory {
+  std::int64_t total_bytes = 0;
+  std::int64_t free_bytes = 0;
+  std::int64_t limit_bytes = 0;  // 0: by utilization
+  double utilization = 0.92;     // of total_bytes; what other programs hold comes off
+};
 
 struct PlanRequest {
   ModelConfig config;
@@ -25,6 +34,8 @@ struct PlanRequest {
   std::int64_t available_bytes = 0;     // of the machine: MemAvailable and cgroup limit
   std::int64_t swap_space_bytes = 0;    // host pool for swapped KV pages
   double utilization = 0.92;            // of available_bytes, for KV
+  bool tensor_cores = false;            // of the card
+  std::optional<CardMemory> card;       // none: the model computes on the CPU
 };
 
 struct PlanLine {
@@ -36,7 +47,7 @@ struct PlanLine {
 
 struct MemoryPlan {
   std::vector<PlanLine> lines;
-  std::int64_t total_bytes = 0;
+  std::int64_t total_bytes = 0;  // where the model computes: RAM, or VRAM of a card
   std::int64_t limit_bytes = 0;
   std::int32_t max_model_len = 0;
   std::int32_t max_num_seqs = 0;

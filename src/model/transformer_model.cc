@@ -120,12 +120,13 @@ class TransformerModel::Impl {
     return *found->second;
   }
 
+  // Behind a step that failed the backend's slots are not what later plans expect: they fail too.
   void compute_loop() {
+    std::exception_ptr failure;
     while (auto step = jobs_.pop()) {
       std::optional<StepResult> result;
-      std::exception_ptr failure;
       try {
-        result = run(**step);
+        if (!failure) result = run(**step);
       } catch (...) {
         failure = std::current_exception();
       }

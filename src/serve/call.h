@@ -19,6 +19,7 @@ class Call {
 
   Context& context() const { return *context_; }
   http::Exchange& exchange() const { return *exchange_; }
+  const std::shared_ptr<http::Exchange>& exchange_ref() const { return exchange_; }
   const http::Request& request() const { return exchange_->request(); }
   const std::string& id() const { return id_; }
   Nanos arrival() const { return arrival_; }

@@ -17,6 +17,7 @@
 
 STRATA_EMBED(strata_web_index, "index.html");
 STRATA_EMBED(strata_web_app, "app.js");
+STRATA_EMBED(strata_web_stream, "stream.js");
 STRATA_EMBED(strata_web_text, "text.js");
 STRATA_EMBED(strata_web_messages, "messages.js");
 STRATA_EMBED(strata_web_style, "style.css");
@@ -46,10 +47,11 @@ constexpr const char* kPolicy =
 }  // namespace
 
 std::optional<http::Response> page_response(std::string_view path) {
-  const std::array<Asset, 8> assets = {{
+  const std::array<Asset, 9> assets = {{
       {"/", kHtml, strata_web_index_begin, strata_web_index_end},
       {"/chat", kHtml, strata_web_index_begin, strata_web_index_end},
       {"/app.js", kScript, strata_web_app_begin, strata_web_app_end},
+      {"/stream.js", kScript, strata_web_stream_begin, strata_web_stream_end},
       {"/text.js", kScript, strata_web_text_begin, strata_web_text_end},
       {"/messages.js", kScript, strata_web_messages_begin, strata_web_messages_end},
       {"/style.css", kStyle, strata_web_style_begin, strata_web_style_end},

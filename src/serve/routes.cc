@@ -168,6 +168,40 @@ void scrape(const CallRef& call) {
   call->respond(std::move(response));
 }
 
+// What the engine says when it has done what was asked, on the call's own executor.
+Engine::Done answer_when_done(const CallRef& call) {
+  return [call](const Result<void>& done) {
+    call->exchange().post([call, done] {
+      if (!done) return call->fail(done.error());
+      call->respond(json("{}"));
+    });
+  };
+}
+
+// True: refused.
+bool sleep_is_off(const CallRef& call) {
+  if (call->context().options.sleep_mode) return false;
+  call->fail({ErrorCode::kForbidden,
+              "start the server with --enable-sleep-mode to allow this",
+              {},
+              "sleep_mode_off",
+              0});
+  return true;
+}
+
+void go_to_sleep(const CallRef& call) {
+  if (!sleep_is_off(call)) call->context().engine.sleep(answer_when_done(call));
+}
+
+void wake_up(const CallRef& call) {
+  if (!sleep_is_off(call)) call->context().engine.wake(answer_when_done(call));
+}
+
+void is_sleeping(const CallRef& call) {
+  const bool asleep = call->context().engine.info()->health == Health::kSleeping;
+  call->respond(json(asleep ? R"({"is_sleeping":true})" : R"({"is_sleeping":false})"));
+}
+
 void plan(const CallRef& call) {
   const auto& text = call->context().options.plan_json;
   if (!text.empty()) return call->respond(json(text));
@@ -191,7 +225,7 @@ struct Route {
   void (*run)(const CallRef&) = nullptr;
 };
 
-constexpr std::array<Route, 15> kRoutes = {{
+constexpr std::array<Route, 18> kRoutes = {{
     {"/chat/completions", true, false, generate<ChatSession>},
     {"/completions", true, false, generate<CompletionSession>},
     {"/models", false, false, models},
@@ -200,6 +234,9 @@ constexpr std::array<Route, 15> kRoutes = {{
     {"/apply-template", true, false, apply_template},
     {"/metrics", false, false, scrape},
     {"/plan", false, false, plan},
+    {"/sleep", true, false, go_to_sleep},
+    {"/wake_up", true, false, wake_up},
+    {"/is_sleeping", false, false, is_sleeping},
     {"/version", false, false, version},
     {"/health", false, true, health},
     {"/health/live", false, true, health_live},
@@ -213,12 +250,13 @@ struct NamedRoute {
   std::string_view before;
   std::string_view after;
   std::string_view label;
-  std::string_view method;  // GET: also HEAD
+  std::string_view method;
   void (*run)(const CallRef&, const std::string& name) = nullptr;
 };
 
-constexpr std::array<NamedRoute, 4> kNamedRoutes = {{
+constexpr std::array<NamedRoute, 5> kNamedRoutes = {{
     {"/models/", "", "/models/{id}", "GET", model},
+    {"/models/", "", "/models/{id}", "HEAD", model},
     {"/streams/", "", "/streams/{id}", "GET", resume_stream},
     {"/streams/", "", "/streams/{id}", "DELETE", delete_stream},
     {"/chat/completions/", "/answer_now", "/chat/completions/{id}/answer_now", "POST", answer_now},
@@ -233,7 +271,7 @@ bool fits(const NamedRoute& one, std::string_view path) {
 std::string named_methods(std::string_view path) {
   std::string out;
   for (const auto& one : kNamedRoutes)
-    if (fits(one, path)) out += fmt::format("{}, ", one.method == "GET" ? "GET, HEAD" : one.method);
+    if (fits(one, path)) out += fmt::format("{}, ", one.method);
   return out.empty() ? out : out + "OPTIONS";
 }
 
@@ -242,12 +280,11 @@ bool run_named(const CallRef& call, std::string_view path) {
   const auto& request = call->request();
   const auto allowed = named_methods(path);
   if (allowed.empty()) return false;
-  const auto method = request.method == "HEAD" ? "GET" : std::string_view(request.method);
   const NamedRoute* found = nullptr;
   for (const auto& one : kNamedRoutes) {
     if (!fits(one, path)) continue;
     call->set_route(one.label);
-    if (one.method == method) found = &one;
+    if (one.method == request.method) found = &one;
   }
   if (const auto error = call->context().access.check_key(request)) {
     call->fail(*error);

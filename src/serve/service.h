@@ -48,6 +48,7 @@ struct ServiceOptions {
   int resume_ms = 60'000;      // a resumable stream waits that long for its client
   std::size_t resume_bytes = 512U << 10;      // of events kept per resumable stream
   std::size_t turn_memory_bytes = 16U << 20;  // for exact tokens of answers; 0: none are kept
+  bool sleep_mode = false;                    // clients may put the engine to sleep and wake it
   std::string plan_json;                      // of GET /plan; empty: there is no plan
 };
 

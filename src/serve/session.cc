@@ -13,6 +13,9 @@
 namespace strata::serve {
 namespace {
 
+// Bytes of one token's event.
+constexpr std::size_t kUsualEvent = 512;
+
 double milliseconds(Nanos from, Nanos to) {
   return from > 0 && to >= from ? to_seconds(to - from) * 1e3 : -1.0;
 }
@@ -45,6 +48,9 @@ void Session::start(Submission submission) {
     context().metrics.admission_rejected("rate_limit");
     return fail(taken.error());
   }
+  call_->exchange().on_wake([weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->drain();
+  });
   lines_.reserve(requests.size());
   for (auto& request : requests) {
     const bool new_prompt = lines_.size() % submission.choices_per_prompt == 0;
@@ -83,11 +89,8 @@ bool Session::begin_line(EngineRequest request, bool new_prompt) {
 
 // Gives the engine a sequence of the line with a stream of its own.
 Result<void> Session::submit(Line& line, std::vector<TokenId> prompt) {
-  const std::weak_ptr<Session> weak = weak_from_this();
   line.stream = std::make_shared<TokenStream>();
-  line.stream->set_notify([weak] {
-    if (const auto self = weak.lock()) self->schedule();
-  });
+  line.stream->set_notify([exchange = call_->exchange_ref()] { exchange->wake(); });
   EngineRequest request = line.request;
   request.prompt = std::move(prompt);
   request.generated = static_cast<std::int32_t>(line.tokens.size());
@@ -101,20 +104,11 @@ Result<void> Session::submit(Line& line, std::vector<TokenId> prompt) {
 
 void Session::make_resumable() {
   log_ = std::make_shared<EventLog>(context().options.resume_bytes, context().clock,
-                                    [weak = weak_from_this()] {
-                                      if (const auto self = weak.lock()) self->schedule();
-                                    });
+                                    [exchange = call_->exchange_ref()] { exchange->wake(); });
   call_->add_header("x-strata-stream-id", id_);
 }
 
-// Engine thread, or any other.
-void Session::schedule() {
-  if (scheduled_.exchange(true)) return;
-  call_->exchange().post([self = shared_from_this()] { self->drain(); });
-}
-
 void Session::drain() {
-  scheduled_.store(false);
   if (done_) return;
   if (is_abandoned()) return give_up("nobody came back for it");
   try {
@@ -124,6 +118,7 @@ void Session::drain() {
     // What comes while nobody reads is gathered: it will be few events.
     if (stream_.stream && has_reader()) {
       std::string events;
+      events.reserve(kUsualEvent);
       write_events(events);
       if (!events.empty()) {
         ensure_events();
@@ -168,7 +163,10 @@ void Session::take_tokens(std::size_t choice, const std::vector<TokenOutput>& to
   Line& line = lines_[choice];
   if (tokens.empty() || line.ended_itself || line.forced) return;
   const Nanos now = context().clock.now();
-  const double gap = seconds_between(line.last_token, now) / static_cast<double>(tokens.size());
+  // Tokens that come together are taken as evenly spaced; before the first there is no gap.
+  const bool is_first = line.last_token == 0;
+  const double gap =
+      is_first ? 0 : seconds_between(line.last_token, now) / static_cast<double>(tokens.size());
   const auto before = line.tokens.size();
   if (before == 0) count_prompt(line);
   for (const auto& output : tokens) {
@@ -180,7 +178,8 @@ void Session::take_tokens(std::size_t choice, const std::vector<TokenOutput>& to
     context().engine.abort(line.id);
     break;
   }
-  context().metrics.tokens_generated(static_cast<std::int64_t>(line.tokens.size() - before), gap);
+  const auto count = static_cast<std::int64_t>(line.tokens.size() - before);
+  context().metrics.tokens_generated(count, count - (is_first ? 1 : 0), gap);
   if (first_answer_ == 0 && answering(choice)) first_answer_ = now;
   line.last_token = now;
 }
@@ -235,7 +234,7 @@ void Session::go_on_forced(std::size_t choice, const SequenceEnd& end) {
     line.tokens.push_back(token);
     on_token(choice, {token, false, 0.0F, {}});
   }
-  context().metrics.tokens_generated(static_cast<std::int64_t>(forced.size()), -1);
+  context().metrics.tokens_generated(static_cast<std::int64_t>(forced.size()), 0, 0);
   auto prompt = line.request.prompt;
   prompt.insert(prompt.end(), line.tokens.begin(), line.tokens.end());
   if (const auto submitted = submit(line, std::move(prompt)); !submitted) fail(submitted.error());

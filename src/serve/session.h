@@ -6,7 +6,6 @@
 // ServiceOptions::resume_ms.
 #pragma once
 
-#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -106,7 +105,6 @@ class Session : public std::enable_shared_from_this<Session> {
   bool begin_line(EngineRequest request, bool new_prompt);
   Result<void> submit(Line& line, std::vector<TokenId> prompt);
   void make_resumable();
-  void schedule();
   void drain();
   void drain_line(std::size_t choice);
   void take_tokens(std::size_t choice, const std::vector<TokenOutput>& tokens);
@@ -137,7 +135,6 @@ class Session : public std::enable_shared_from_this<Session> {
   bool limited_by_context_ = false;
   std::shared_ptr<EventLog> log_;  // resumable only
   std::string comments_;           // progress, not yet written
-  std::atomic<bool> scheduled_{false};
   bool events_begun_ = false;
   bool wrote_since_tick_ = false;
   bool done_ = false;

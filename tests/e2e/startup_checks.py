@@ -43,6 +43,17 @@ def check_unknown_instruction_set(context):
     fails(context, [*DUMMY, "--cpu-isa", "avx9000", "--port", "0"], 2, "avx9000")
 
 
+def check_cuda_backend_says_what_is_missing(context):
+    """Where it can compute, memory is planned on the card."""
+    result = context.run("plan", "--backend", "cuda")
+    if result.returncode == 0:
+        expect_in("VRAM", result.stdout, "plan")
+        return
+    expect_equal(result.returncode, 2, "exit code of --backend cuda")
+    expect_in("strata: --backend cuda: ", result.stderr, "message")
+    expect_in("hint: ", result.stderr, "message")
+
+
 def check_missing_hub_model_says_how_to_get_it(context):
     fails(context, ["nobody/nothing", "--port", "0"], 3, "model nobody/nothing not found",
           ".cache/huggingface/hub", "hf download nobody/nothing")

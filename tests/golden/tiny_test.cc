@@ -8,6 +8,7 @@
 
 #include "engine/engine.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/cuda/cuda_backend.h"
 #include "kernels/ref/ref_backend.h"
 #include "model/transformer_model.h"
 #include "tests/golden/golden_file.h"
@@ -48,13 +49,27 @@ std::vector<Golden> shortest(std::size_t count) {
 }
 
 struct Setting {
-  std::string backend = "best";  // best, ref or an instruction set
+  std::string backend = "best";  // best, ref, cuda or an instruction set
   int threads = 2;
   std::int32_t seqs = 8;
   std::int32_t rows = 256;
   bool prefix_caching = true;
   bool two_steps = true;
+  bool record_graphs = true;  // cuda
+  bool tensor_cores = false;  // cuda
+  KvDtype kv_dtype = KvDtype::kF32;
 };
+
+std::unique_ptr<kernels::Backend> make_backend(const Setting& setting,
+                                               const kernels::BackendContext& context,
+                                               ThreadPool& pool) {
+  if (setting.backend == "ref") return kernels::make_ref_backend(context);
+  if (setting.backend == "cuda") return kernels::make_cuda_backend(context);
+  return kernels::make_cpu_backend(
+      context,
+      setting.backend == "best" ? kernels::detect_isa() : kernels::parse_isa(setting.backend),
+      pool);
+}
 
 std::unique_ptr<Model> make_model(const Setting& setting) {
   const auto checkpoint = weights::open_checkpoint(kModel);
@@ -65,18 +80,15 @@ std::unique_ptr<Model> make_model(const Setting& setting) {
   request.max_num_seqs = setting.seqs;
   request.max_num_batched_tokens = setting.rows;
   request.available_bytes = std::int64_t{4} << 30;
-  const MemoryPlan plan = make_memory_plan(request).value();
+  request.kv_dtype = setting.kv_dtype;
+  MemoryPlan plan = make_memory_plan(request).value();
+  plan.backend.record_graphs = setting.record_graphs;
+  plan.backend.tensor_cores = setting.tensor_cores;
   kernels::BackendContext context;
   context.config = checkpoint->config();
   context.never_emit = tokenizer->never_emit(checkpoint->config().vocab);
   auto pool = std::make_unique<ThreadPool>(setting.threads);
-  auto backend = setting.backend == "ref"
-                     ? kernels::make_ref_backend(context)
-                     : kernels::make_cpu_backend(context,
-                                                 setting.backend == "best"
-                                                     ? kernels::detect_isa()
-                                                     : kernels::parse_isa(setting.backend),
-                                                 *pool);
+  auto backend = make_backend(setting, context, *pool);
   return std::make_unique<TransformerModel>(*checkpoint, plan, std::move(backend), std::move(pool));
 }
 
@@ -157,6 +169,34 @@ TEST(Golden, EveryInstructionSet) {
   for (const kernels::CpuIsa isa : kernels::supported_isas())
     expect_golden({.backend = std::string(kernels::isa_name(isa))},
                   shortest(isa == kernels::CpuIsa::kScalar ? 3 : 40));
+}
+
+// On a card the same replies come whether steps are replayed from graphs or run directly.
+class GoldenCuda : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!has_cuda_backend()) GTEST_SKIP() << "no usable card";
+  }
+};
+
+TEST_F(GoldenCuda, OneAtATime) {
+  expect_golden({.backend = "cuda", .seqs = 1, .two_steps = false}, shortest(8));
+}
+TEST_F(GoldenCuda, WithoutGraphs) {
+  expect_golden({.backend = "cuda", .seqs = 3, .rows = 64, .record_graphs = false}, shortest(8));
+}
+TEST_F(GoldenCuda, Bf16Kv) {
+  expect_golden({.backend = "cuda", .kv_dtype = KvDtype::kBf16}, shortest(30));
+}
+TEST_F(GoldenCuda, ChunksOf7WithoutPrefixCache) {
+  expect_golden({.backend = "cuda", .seqs = 3, .rows = 7, .prefix_caching = false}, shortest(30));
+}
+TEST_F(GoldenCuda, TensorCores) {
+  expect_golden({.backend = "cuda", .tensor_cores = true, .kv_dtype = KvDtype::kBf16},
+                shortest(30));
+}
+TEST_F(GoldenCuda, BatchOf32) {
+  expect_golden({.backend = "cuda", .seqs = 32, .rows = 512}, goldens());
 }
 
 // Log-probabilities of whole prompts: within rounding of the golden ones, and the same bits for

@@ -34,6 +34,7 @@ kernels::BackendOptions options_for(std::int32_t rows) {
   kernels::BackendOptions options = small_options();
   options.max_rows = std::max(rows, 16);
   options.num_pages = rows;
+  options.max_pages_per_seq = rows;
   return options;
 }
 

@@ -76,8 +76,8 @@ class Rank {
     backend_->read_f32(buffer, values);
     return values;
   }
-  static void write(kernels::Buffer buffer, const std::vector<float>& values) {
-    std::memcpy(buffer.data, values.data(), values.size() * sizeof(float));
+  void write(kernels::Buffer buffer, const std::vector<float>& values) {
+    backend_->write_f32(buffer, values);
   }
 
  private:
@@ -159,7 +159,7 @@ std::vector<std::vector<float>> run_layer(std::vector<Rank*> ranks) {
       const std::vector<float> part = rank->read(rank->act().*member);
       for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += part[i];
     }
-    for (Rank* rank : ranks) Rank::write(rank->act().*member, sum);
+    for (Rank* rank : ranks) rank->write(rank->act().*member, sum);
     outputs.push_back(sum);
   };
   for (Rank* rank : ranks) rank->backend().embed(rank->shape(), rank->embedding(), rank->act().x);

@@ -57,7 +57,7 @@ StepResult StageTester::end() {
 }
 
 void StageTester::write(kernels::Buffer buffer, const Floats& values) {
-  std::memcpy(buffer.data, values.data(), values.size() * sizeof(float));
+  backend().write_f32(buffer, values);
 }
 
 Floats StageTester::read(kernels::Buffer buffer, std::size_t count) {

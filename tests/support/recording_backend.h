@@ -63,6 +63,9 @@ class RecordingBackend final : public kernels::Backend {
   void read_f32(kernels::Buffer buffer, std::span<float> out) override {
     inner_->read_f32(buffer, out);
   }
+  void write_f32(kernels::Buffer buffer, std::span<const float> values) override {
+    inner_->write_f32(buffer, values);
+  }
 
  private:
   void record(const char* stage, const StepShape& shape, LayerId layer,

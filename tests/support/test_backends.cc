@@ -9,6 +9,7 @@
 #include "base/thread_pool.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/primitives.h"
+#include "kernels/cuda/cuda_backend.h"
 #include "kernels/ref/ref_backend.h"
 
 namespace strata::test {
@@ -42,7 +43,27 @@ TestBackend cpu_backend(kernels::CpuIsa isa, int threads,
   return backend;
 }
 
+TestBackend cuda_backend() {
+  TestBackend backend;
+  backend.name = "cuda";
+  backend.dot_error = backend.dense_error = backend.expert_error = float_dot_error;
+  backend.make = [](kernels::BackendContext context) -> std::shared_ptr<kernels::Backend> {
+    return kernels::make_cuda_backend(std::move(context));
+  };
+  return backend;
+}
+
 }  // namespace
+
+bool has_cuda_backend() {
+  static const bool usable = [] {
+    const kernels::CudaDevice device = kernels::find_cuda_device();
+    if (device.built_in && !device.usable)
+      fmt::print(stderr, "no tests of the CUDA backend here: {}\n", device.problem);
+    return device.usable;
+  }();
+  return usable;
+}
 
 std::vector<TestBackend> test_backends() {
   std::vector<TestBackend> list;
@@ -57,6 +78,7 @@ std::vector<TestBackend> test_backends() {
   using kernels::CpuIsa;
   for (const CpuIsa isa : kernels::supported_isas()) list.push_back(cpu_backend(isa, 1));
   list.push_back(cpu_backend(kernels::detect_isa(), 3));
+  if (has_cuda_backend()) list.push_back(cuda_backend());
   return list;
 }
 

@@ -26,11 +26,13 @@ struct TestBackend {
 
 void PrintTo(const TestBackend& backend, std::ostream* out);
 
-// ref, and the CPU backend for every instruction set of this processor.
+// ref, the CPU backend for every instruction set of this processor, and cuda where it can run.
 std::vector<TestBackend> test_backends();
 // These, and the CPU backend with int8 dense weights and with int8 activations, whose tolerances
 // are wide: only tests of single stages can hold them.
 std::vector<TestBackend> stage_backends();
+// Whether a usable card is here. In a program built with CUDA one line says why not, once.
+bool has_cuda_backend();
 // For INSTANTIATE_TEST_SUITE_P: the name with only letters and digits.
 std::string backend_test_name(const TestBackend& backend);
 

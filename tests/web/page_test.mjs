@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MESSAGES, chooseLanguage, format } from '../../web/messages.js';
+import { AnswerStream, ConnectionLost, ServerError } from '../../web/stream.js';
 import { EventReader, TextView, countWords } from '../../web/text.js';
 
 // As much of a document as TextView uses.
@@ -82,6 +83,91 @@ test('events are found wherever they are cut', () => {
     assert.deepEqual([...reader.feed(stream.slice(0, at)), ...reader.feed(stream.slice(at))],
       expected, `cut at ${at}`);
   }
+});
+
+test('numbers and comments of events are told', () => {
+  const comments = [];
+  const reader = new EventReader((comment) => comments.push(comment));
+  assert.deepEqual(reader.feed(': progress {"queue_position":2}\n\nid: 7\ndata: x\n\nid: 8\nda'), ['x']);
+  assert.equal(reader.lastId, 7);
+  assert.deepEqual(comments, ['progress {"queue_position":2}']);
+  reader.restart();
+  assert.deepEqual(reader.feed('id: 8\ndata: y\n\n'), ['y']);
+  assert.equal(reader.lastId, 8);
+});
+
+// A server that answers each request with the next of `answers`: text that is sent before the
+// connection breaks, or an object for another outcome.
+function serverOf(answers) {
+  const asked = [];
+  return {
+    asked,
+    fetcher: async (path, options) => {
+      asked.push(`${options.method ?? 'GET'} ${path}`);
+      const answer = answers.shift();
+      if (answer === 'unreachable') throw new TypeError('network');
+      if (answer.status) {
+        return { ok: false, status: answer.status, json: async () => ({ error: answer.error }) };
+      }
+      const pieces = [new TextEncoder().encode(answer)];
+      return {
+        ok: true,
+        headers: new Headers({ 'x-strata-stream-id': 'chatcmpl-1' }),
+        body: { getReader: () => ({ read: async () => (pieces.length
+          ? { value: pieces.shift(), done: false }
+          : Promise.reject(new TypeError('broken'))) }) },
+      };
+    },
+  };
+}
+
+const event = (number, word) => `id: ${number}\ndata: {"word":"${word}"}\n\n`;
+const END = 'data: [DONE]\n\n';
+const noWait = async () => {};
+
+async function wordsOf(stream) {
+  const words = [];
+  for await (const chunk of stream.chunks({ messages: [] })) words.push(chunk.word);
+  return words;
+}
+
+test('an answer goes on after lost connections', async () => {
+  const server = serverOf([
+    event(1, 'one') + event(2, 'two') + 'id: 3\ndata: {"wo', 'unreachable',
+    event(3, 'three'), event(4, 'four') + END]);
+  const stream = new AnswerStream({}, undefined, server.fetcher, noWait);
+  assert.deepEqual(await wordsOf(stream), ['one', 'two', 'three', 'four']);
+  assert.deepEqual(server.asked, [
+    'POST /v1/chat/completions', 'GET /v1/streams/chatcmpl-1?from=3',
+    'GET /v1/streams/chatcmpl-1?from=3', 'GET /v1/streams/chatcmpl-1?from=4']);
+});
+
+test('what cannot be resumed is told', async () => {
+  const gone = serverOf([event(1, 'one'), { status: 404, error: { code: 'stream_not_found' } }]);
+  await assert.rejects(wordsOf(new AnswerStream({}, undefined, gone.fetcher, noWait)),
+    (failure) => failure instanceof ConnectionLost && failure.begun);
+  const never = serverOf(['unreachable']);
+  await assert.rejects(wordsOf(new AnswerStream({}, undefined, never.fetcher, noWait)),
+    (failure) => failure instanceof ConnectionLost && !failure.begun);
+  const refused = serverOf([{ status: 429, error: { code: 'queue_full', message: 'full' } }]);
+  await assert.rejects(wordsOf(new AnswerStream({}, undefined, refused.fetcher, noWait)),
+    (failure) => failure instanceof ServerError && failure.code === 'queue_full');
+  const failed = serverOf(['id: 1\ndata: {"error":{"message":"no","code":"x"}}\n\n']);
+  await assert.rejects(wordsOf(new AnswerStream({}, undefined, failed.fetcher, noWait)),
+    (failure) => failure instanceof ServerError && failure.code === 'x');
+});
+
+test('progress is passed on, and a stream can be ended', async () => {
+  const server = serverOf([': progress {"queue_position":3}\n\n' + event(1, 'one'), '']);
+  const seen = [];
+  const stream = new AnswerStream({}, (progress) => seen.push(progress), server.fetcher, noWait);
+  for await (const chunk of stream.chunks({})) {
+    assert.equal(chunk.word, 'one');
+    stream.cancel();
+    break;
+  }
+  assert.deepEqual(seen, [{ queue_position: 3 }]);
+  assert.equal(server.asked.at(-1), 'DELETE /v1/streams/chatcmpl-1');
 });
 
 test('words are counted as people do', () => {

@@ -49,11 +49,18 @@ build_jobs() {
   echo $((cores < by_memory ? cores : by_memory))
 }
 
-# build_preset PRESET [TARGET...]: configures once and builds.
+# The CUDA compiler, in PATH or where the toolkit installs it.
+find_nvcc() { command -v nvcc >/dev/null || [[ -x /usr/local/cuda/bin/nvcc ]]; }
+
+# build_preset PRESET [-DNAME=VALUE...] [TARGET...]: configures once and builds.
 build_preset() {
-  local preset=$1
+  local preset=$1 settings=()
   shift
-  cmake --preset "$preset" >"/tmp/strata-configure-$$.log" 2>&1 || {
+  while [[ ${1:-} == -D* ]]; do
+    settings+=("$1")
+    shift
+  done
+  cmake --preset "$preset" "${settings[@]}" >"/tmp/strata-configure-$$.log" 2>&1 || {
     cat "/tmp/strata-configure-$$.log" >&2
     die "configuring the build failed"
   }

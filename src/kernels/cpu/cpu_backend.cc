@@ -220,6 +220,10 @@ void CpuBackend::read_f32(Buffer buffer, std::span<float> out) {
   std::memcpy(out.data(), buffer.data, out.size_bytes());
 }
 
+void CpuBackend::write_f32(Buffer buffer, std::span<const float> values) {
+  std::memcpy(buffer.data, values.data(), values.size_bytes());
+}
+
 }  // namespace strata::kernels::cpu
 
 namespace strata::kernels {

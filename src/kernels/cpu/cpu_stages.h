@@ -110,6 +110,7 @@ class CpuBackend final : public Backend {
 
   std::vector<StageStats> take_stats() override;
   void read_f32(Buffer buffer, std::span<float> out) override;
+  void write_f32(Buffer buffer, std::span<const float> values) override;
 
  private:
   class Timer;

@@ -68,6 +68,9 @@ class RefBackend final : public Backend {
   void read_f32(Buffer buffer, std::span<float> out) override {
     std::memcpy(out.data(), buffer.data, out.size_bytes());
   }
+  void write_f32(Buffer buffer, std::span<const float> values) override {
+    std::memcpy(buffer.data, values.data(), values.size_bytes());
+  }
 
  private:
   // Adds the time of a stage call to its totals.

@@ -62,6 +62,29 @@ TEST(CommandLine, FoundingCommandLineRunsAsTyped) {
                                         HasSubstr("--enforce-eager has no effect because")));
 }
 
+TEST(Options, ACardsFlagsActOnACardOnly) {
+  const auto card = parse_line(
+      "serve --backend cuda --gpu-memory-utilization 0.5 --gpu-memory-limit 7GiB --enforce-eager");
+  EXPECT_THAT(card.notes, IsEmpty());
+  EXPECT_EQ(card.options.backend, BackendChoice::kCuda);
+  EXPECT_EQ(card.options.gpu_memory_utilization, 0.5);
+  EXPECT_EQ(card.options.gpu_memory_limit_bytes, std::int64_t{7} << 30);
+  EXPECT_TRUE(card.options.enforce_eager);
+  EXPECT_EQ(parse_line("serve --backend cuda --cuda-path generic75").options.cuda_path,
+            CudaPath::kGeneric75);
+  EXPECT_THAT(parse_line("serve --gpu-memory-limit 7GiB").notes,
+              ElementsAre(HasSubstr("--gpu-memory-limit has no effect because")));
+}
+
+TEST(Options, KvDtypeFollowsTheBackendUnlessNamed) {
+  EXPECT_EQ(parse_line("serve").options.kv_dtype, KvDtype::kF32);
+  EXPECT_EQ(parse_line("serve --backend cuda").options.kv_dtype, KvDtype::kBf16);
+  EXPECT_EQ(parse_line("serve --kv-cache-dtype float32 --backend cuda").options.kv_dtype,
+            KvDtype::kF32);
+  EXPECT_EQ(parse_line("serve --backend cuda --kv-cache-dtype auto").options.kv_dtype,
+            KvDtype::kBf16);
+}
+
 TEST(CommandLine, ModelIsPositionalOrAFlag) {
   EXPECT_EQ(parse_line("serve --model some/name").options.model, "some/name");
   EXPECT_EQ(parse_line("chat dir").options.model, "dir");
@@ -201,7 +224,9 @@ TEST(BadValues, AreNamedWithTheFlag) {
       {{"serve", "--kv-cache-dtype", "int4"}, "--kv-cache-dtype cannot be 'int4'"},
       {{"serve", "--dense-dtype", "q4"}, "--dense-dtype cannot be 'q4'"},
       {{"serve", "--cpu-act", "int4"}, "--cpu-act cannot be 'int4'"},
-      {{"serve", "--backend", "cuda"}, "--backend cannot be 'cuda'"},
+      {{"serve", "--backend", "rocm"}, "--backend cannot be 'rocm'"},
+      {{"serve", "--cuda-path", "sm70"}, "--cuda-path cannot be 'sm70'"},
+      {{"serve", "--gpu-memory-limit", "17"}, "--gpu-memory-limit is below"},
       {{"serve", "--load-format", "gguf"}, "--load-format cannot be 'gguf'"},
       {{"serve", "--load-format", "dummyx"}, "--load-format cannot be 'dummyx'"},
       {{"serve", "--load-format", "scripted"}, "needs --script"},

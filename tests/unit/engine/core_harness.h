@@ -23,9 +23,14 @@ struct Collected {
 };
 
 class CoreHarness {
+  const ModelInfo info_;
+  const std::function<bool()> ready_;
+
  public:
   CoreHarness(const ModelInfo& info, const EngineOptions& options, std::function<bool()> ready = {})
-      : core(make_model(info, std::move(ready)), options, clock, counters, {}) {}
+      : info_(info),
+        ready_(std::move(ready)),
+        core(make_model(info_, ready_), options, clock, counters, {}) {}
 
   SeqId submit(EngineRequest request, std::size_t capacity = 4096) {
     const SeqId id = ++last_id_;
@@ -62,6 +67,14 @@ class CoreHarness {
     }
     collect();
     return core.idle();
+  }
+
+  // What a memory failure does: everything that started is computed again on a fresh model.
+  void replace_model(std::int32_t max_restarts, const Error& error = {}) {
+    core.restart_started(max_restarts, error);
+    core.check_integrity();
+    core.detach_model();
+    core.attach_model(make_model(info_, ready_));
   }
 
   ManualClock clock;

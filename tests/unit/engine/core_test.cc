@@ -271,6 +271,8 @@ TEST(EngineCore, PreemptsTheYoungestAndItsTextStaysTheSame) {
     }
   }
   EXPECT_GT(harness.core.snapshot().preemptions, 0U);
+  EXPECT_EQ(harness.core.snapshot().preemptions_recomputed, harness.core.snapshot().preemptions)
+      << "without host memory there is no choice";
   EXPECT_EQ(order.front(), ids.front()) << "the oldest is never the one that makes room";
   for (const SeqId id : ids) EXPECT_EQ(harness.streams[id].tokens, expected(harness, id));
 }
@@ -310,6 +312,99 @@ TEST(EngineCore, AStepPastItsDeadlineIsReported) {
   harness.collect();
   EXPECT_EQ(harness.streams[id].end->reason, FinishReason::kError);
   EXPECT_TRUE(harness.core.idle());
+}
+
+TEST(EngineCore, TheDeadlineFollowsThePaceOfSteps) {
+  constexpr Nanos kMs = 1'000'000;
+  bool ready = true;
+  ASSERT_LT(options().step_deadline_ms, 0) << "the default";
+  CoreHarness harness(small_model_info(), options(), [&ready] { return ready; });
+  harness.submit(endless({1, 2}, 100));
+  harness.core.step();
+  EXPECT_GE(*harness.core.time_to_deadline(), 30'000 * kMs) << "no step was measured";
+  for (int i = 0; i < 20; ++i) {
+    harness.clock.advance(10 * kMs);
+    harness.core.step();
+  }
+  const Nanos left = *harness.core.time_to_deadline();
+  EXPECT_GE(left, 4000 * kMs);
+  EXPECT_LE(left, 4200 * kMs) << "ten steps of 10 ms more";
+  ready = false;
+  harness.clock.advance(left);
+  EXPECT_THROW(harness.core.step(), StepOverdue);
+}
+
+TEST(EngineCore, NoDeadlineMeansNone) {
+  EngineOptions patient = options();
+  patient.step_deadline_ms = 0;
+  CoreHarness harness(small_model_info(), patient, [] { return false; });
+  harness.submit(endless({1, 2}, 100));
+  harness.core.step();
+  EXPECT_FALSE(harness.core.time_to_deadline());
+}
+
+TEST(EngineCore, WhatIsPutBackIsComputedAgainWithTheSameText) {
+  bool ready = true;
+  CoreHarness harness(small_model_info(), options(2, 8), [&ready] { return ready; });
+  EngineRequest with_prompt = endless(make_prompt(30, 7), 30);
+  with_prompt.prompt_logprobs = true;
+  const SeqId first = harness.submit(with_prompt);
+  const SeqId second = harness.submit(endless(make_prompt(5, 8), 30));
+  const SeqId waiting = harness.submit(endless(make_prompt(5, 9), 30));
+  for (int i = 0; i < 2; ++i) {
+    ready = true;
+    for (int step = 0; step < 3; ++step) harness.core.step();
+    ready = false;
+    harness.core.step();
+    ASSERT_EQ(harness.model->open(), 2) << "they are lost";
+    harness.replace_model(2);
+  }
+  ready = true;
+  ASSERT_TRUE(harness.run());
+  for (const SeqId id : {first, second, waiting}) {
+    EXPECT_EQ(harness.streams[id].tokens, expected(harness, id));
+    EXPECT_EQ(harness.streams[id].ends, 1);
+  }
+  ASSERT_EQ(harness.streams[first].prompt.size(), 29U);
+  for (std::size_t i = 0; i < 29; ++i)
+    EXPECT_EQ(harness.streams[first].prompt[i].token, with_prompt.prompt[i + 1]);
+  EXPECT_EQ(harness.core.snapshot().generated_tokens, 90U);
+  EXPECT_EQ(harness.core.snapshot().prompt_tokens, 40U);
+}
+
+TEST(EngineCore, WhatIsPutBackTooOftenEnds) {
+  CoreHarness harness(small_model_info(), options(1));
+  const SeqId started = harness.submit(endless({1, 2}, 30));
+  const SeqId waiting = harness.submit(endless({3, 4}, 30));
+  const Error error{ErrorCode::kInsufficientMemory, "no memory", {}, "insufficient_memory", 1};
+  for (int i = 0; i < 2; ++i) {
+    harness.core.step();
+    harness.replace_model(1, error);
+  }
+  ASSERT_TRUE(harness.run());
+  EXPECT_EQ(harness.streams[started].end->reason, FinishReason::kError);
+  EXPECT_EQ(harness.streams[started].end->error->code, ErrorCode::kInsufficientMemory);
+  EXPECT_EQ(harness.streams[waiting].tokens, expected(harness, waiting));
+}
+
+TEST(EngineCore, LimitsMayChangeBetweenSteps) {
+  CoreHarness harness(small_model_info(), options(4, 16));
+  std::vector<SeqId> ids;
+  for (std::uint64_t key = 1; key <= 6; ++key)
+    ids.push_back(harness.submit(endless(make_prompt(12, key), 12)));
+  for (int i = 0; i < 4; ++i) harness.core.step();
+  harness.core.set_limits({2, 3});
+  while (harness.streams[ids[3]].ends == 0) {
+    harness.core.step();
+    harness.core.check_integrity();
+    harness.collect();
+    EXPECT_LE(harness.model->last_plan().rows.size(), 3U);
+  }
+  harness.core.step();
+  EXPECT_LE(harness.core.snapshot().running, 2);
+  harness.core.set_limits({4, 16});
+  ASSERT_TRUE(harness.run());
+  for (const SeqId id : ids) EXPECT_EQ(harness.streams[id].tokens, expected(harness, id));
 }
 
 TEST(EngineCore, WhatOnlyWaitedRunsOnTheNextModel) {

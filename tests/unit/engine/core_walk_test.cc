@@ -1,6 +1,6 @@
-// Random walks over the engine core: submit, abort, step, slow reader, with every plan checked by
-// PagedModel, an integrity check after each step, and every finished text compared with the text
-// that the same request gets alone.
+// Random walks over the engine core: submit, abort, step, slow reader, memory failure, with every
+// plan checked by PagedModel, an integrity check after each step, and every finished text compared
+// with the text that the same request gets alone.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -19,6 +19,8 @@ struct Walk {
   bool prefix_caching;
   bool two_steps;
   bool window_group;
+  Preemption preemption = Preemption::kSwap;
+  bool failures = false;
 };
 
 class Walker {
@@ -33,12 +35,17 @@ class Walker {
     options.prefix_caching = walk.prefix_caching;
     options.two_steps_in_flight = walk.two_steps;
     options.priority_scheduling = walk.seed % 3 == 0;
+    options.preemption = walk.preemption;
     harness_ = std::make_unique<CoreHarness>(info_, options, [this] { return below(3) != 0; });
   }
 
   void run(std::uint64_t steps) {
     set_log_level(LogLevel::kError);  // thousands of readers are cut off
-    while (harness_->model->steps() < steps) {
+    while (past_steps_ + harness_->model->steps() < steps) {
+      if (walk_.failures && below(200) == 0) {
+        past_steps_ += harness_->model->steps();
+        harness_->replace_model(1 << 20);
+      }
       if (harness_->core.snapshot().waiting < 6 && below(3) == 0) submit();
       if (below(40) == 0) abort_one();
       harness_->core.step();
@@ -137,12 +144,13 @@ class Walker {
   ModelInfo info_;
   std::unique_ptr<CoreHarness> harness_;
   std::vector<TokenId> next_turn_;  // the last whole conversation
+  std::uint64_t past_steps_ = 0;    // of models that failed
   int complete_ = 0;
   int aborted_ = 0;
   int cut_off_ = 0;
 };
 
-// STRATA_LONG_TESTS multiplies the length: ./test --full.
+// ./test --full sets STRATA_LONG_TESTS and so walks more than a million steps.
 std::uint64_t walk_steps() {
   return std::getenv("STRATA_LONG_TESTS") != nullptr ? 200'000 : 20'000;
 }
@@ -158,6 +166,7 @@ TEST_P(CoreWalk, EveryTextIsWhatTheRequestGetsAlone) {
   EXPECT_GT(walker.cut_off(), 20);
   EXPECT_TRUE(info.preemptions > 20 || GetParam().num_pages >= 64) << info.preemptions;
   EXPECT_EQ(info.pages_swapped_in > 100, GetParam().num_swap_pages > 0);
+  EXPECT_EQ(info.preemptions, info.preemptions_swapped + info.preemptions_recomputed);
   EXPECT_EQ(info.prefix_hit_tokens > 1000, GetParam().prefix_caching);
 }
 
@@ -165,7 +174,9 @@ INSTANTIATE_TEST_SUITE_P(
     All, CoreWalk,
     testing::Values(Walk{1, 64, 40, true, true, true}, Walk{2, 46, 300, true, true, true},
                     Walk{3, 46, 0, false, true, true}, Walk{4, 46, 12, true, false, true},
-                    Walk{5, 34, 0, false, true, false}, Walk{6, 200, 0, true, true, true}));
+                    Walk{5, 34, 0, false, true, false}, Walk{6, 200, 0, true, true, true},
+                    Walk{7, 46, 60, true, true, true, Preemption::kRecompute},
+                    Walk{8, 46, 60, true, true, true, Preemption::kSwap, true}));
 
 }  // namespace
 }  // namespace strata::test

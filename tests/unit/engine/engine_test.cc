@@ -1,153 +1,18 @@
 // The engine with its thread: admission, streams, drain, death and rebuild.
-#include "engine/engine.h"
-
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <condition_variable>
+#include <cstdlib>
+#include <deque>
 #include <future>
-#include <mutex>
+#include <random>
 #include <thread>
 
-#include "base/fault.h"
-#include "base/log.h"
 #include "engine/fault_model.h"
-#include "engine/scripted_model.h"
+#include "tests/unit/engine/engine_harness.h"
 
 namespace strata::test {
 namespace {
-
-constexpr TokenId kEnd = 99;
-
-// A client: takes what its stream holds whenever it is notified, and waits for the end.
-class Client {
- public:
-  explicit Client(std::size_t capacity = 4096)
-      : stream_(std::make_shared<TokenStream>(capacity)), got_(std::make_shared<Got>()) {
-    // The engine holds the stream while it notifies; the client may be gone by then.
-    stream_->set_notify([got = got_, stream = stream_.get()] {
-      const std::lock_guard lock(got->mutex);
-      if (got->reads) got->take(*stream);
-      got->changed.notify_all();
-    });
-  }
-
-  std::shared_ptr<TokenStream> stream() const { return stream_; }
-  void stop_reading() {
-    const std::lock_guard lock(got_->mutex);
-    got_->reads = false;
-  }
-  SequenceEnd wait_end() {
-    std::unique_lock lock(got_->mutex);
-    got_->changed.wait(lock, [this] {
-      got_->take(*stream_);
-      return got_->end.has_value();
-    });
-    return *got_->end;
-  }
-  void wait_tokens(std::size_t count) {
-    std::unique_lock lock(got_->mutex);
-    got_->changed.wait(lock, [&] { return got_->tokens.size() >= count || got_->end.has_value(); });
-  }
-  std::vector<TokenId> tokens() {
-    const std::lock_guard lock(got_->mutex);
-    return got_->tokens;
-  }
-  int ends() {
-    const std::lock_guard lock(got_->mutex);
-    got_->take(*stream_);
-    return got_->ends;
-  }
-
- private:
-  struct Got {
-    std::mutex mutex;
-    std::condition_variable changed;
-    bool reads = true;
-    std::vector<TokenId> tokens;
-    std::optional<SequenceEnd> end;
-    int ends = 0;
-
-    void take(TokenStream& stream) {  // REQUIRES mutex
-      TokenStream::Batch batch = stream.take();
-      for (const TokenOutput& output : batch.tokens) tokens.push_back(output.token);
-      if (!batch.end) return;
-      ++ends;
-      end = std::move(batch.end);
-    }
-  };
-
-  std::shared_ptr<TokenStream> stream_;
-  std::shared_ptr<Got> got_;
-};
-
-ModelInfo info() {
-  ModelInfo out;
-  out.name = "scripted";
-  out.vocab = 100;
-  out.max_context = 512;
-  out.window = 16;
-  out.page_tokens = 8;
-  out.num_pages = 400;
-  out.max_slots = 8;
-  out.max_rows = 64;
-  out.max_logits_rows = 16;
-  return out;
-}
-
-std::vector<TokenId> line(TokenId token, int count) {
-  return std::vector<TokenId>(static_cast<std::size_t>(count), token);
-}
-
-std::unique_ptr<Model> scripted(int answer_tokens, int delay_us = 0) {
-  ScriptedOptions options;
-  options.scripts = {line(5, answer_tokens)};
-  options.end_token = kEnd;
-  options.info = info();
-  options.step_delay_us = delay_us;
-  return make_scripted_model(std::move(options));
-}
-
-EngineOptions options() {
-  EngineOptions out;
-  out.max_num_seqs = 8;
-  out.max_num_batched_tokens = 64;
-  return out;
-}
-
-EngineRequest request(int prompt_len = 5, int max_new_tokens = 400) {
-  EngineRequest out;
-  out.request_id = "test";
-  out.prompt = line(1, prompt_len);
-  out.max_new_tokens = max_new_tokens;
-  out.sampling.stop_ids = {kEnd};
-  return out;
-}
-
-class EngineTest : public testing::Test {
- protected:
-  void SetUp() override { set_log_level(LogLevel::kError); }
-  void TearDown() override { fault::disarm(); }
-};
-
-Error refusal(Engine& engine, EngineRequest wrong) {
-  Client client;
-  const auto result = engine.submit(std::move(wrong), client.stream());
-  if (result) {
-    ADD_FAILURE() << "it was accepted";
-    return {};
-  }
-  return result.error();
-}
-
-void wait_health(const Engine& engine, Health health) {
-  while (engine.info()->health != health) std::this_thread::yield();
-}
-
-// A snapshot follows the ends it tells of.
-void wait_idle(const Engine& engine) {
-  while (engine.info()->free_pages != engine.info()->total_pages) std::this_thread::yield();
-}
 
 TEST_F(EngineTest, AnswersAndReports) {
   Engine engine(scripted(20), options());
@@ -250,6 +115,40 @@ TEST_F(EngineTest, TwoHundredRequestsAtOnce) {
   EXPECT_GE(complete, kThreads * kEach - aborted);
   for (const auto& client : clients) EXPECT_EQ(client->ends(), 1);
   wait_idle(engine);
+}
+
+// STRATA_LONG_TESTS: ten thousand, for ./test --full.
+TEST_F(EngineTest, StreamsCutAtRandomPlacesLeaveNothingBehind) {
+  const int count = std::getenv("STRATA_LONG_TESTS") != nullptr ? 10'000 : 1'000;
+  EngineOptions small = options();
+  small.max_num_seqs = 4;
+  small.max_queued_requests = 64;
+  Engine engine(scripted(40, 20), small);
+  std::minstd_rand random(1);
+  std::deque<std::pair<SeqId, std::unique_ptr<Client>>> open;
+  const auto cut_oldest = [&] {
+    engine.abort(open.front().first);
+    open.front().second->wait_end();
+    EXPECT_EQ(open.front().second->ends(), 1);
+    open.pop_front();
+  };
+  for (int i = 0; i < count; ++i) {
+    auto client = std::make_unique<Client>();
+    const auto id = engine.submit(request(1 + static_cast<int>(random() % 100)), client->stream());
+    ASSERT_TRUE(id) << id.error().message;
+    open.emplace_back(*id, std::move(client));
+    if (random() % 2 == 0) open.front().second->wait_tokens(random() % 30);
+    while (open.size() > 4 + random() % 16) cut_oldest();
+  }
+  while (!open.empty()) cut_oldest();
+  wait_idle(engine);
+  EXPECT_EQ(engine.info()->running, 0);
+  EXPECT_EQ(engine.info()->waiting, 0);
+  for (int i = 0; i < 8; ++i) {  // every slot is there
+    open.emplace_back(0, std::make_unique<Client>());
+    ASSERT_TRUE(engine.submit(request(), open.back().second->stream()));
+  }
+  for (const auto& [id, client] : open) EXPECT_EQ(client->wait_end().reason, FinishReason::kStop);
 }
 
 TEST_F(EngineTest, ASlowReaderIsCutOff) {

@@ -289,6 +289,7 @@ Ticket PagedModel::submit(StepPlan plan, std::function<void()> on_done) {
   for (const RowResult& result : open.result.rows)
     slot(result.slot).finished |= result.finish != SlotFinish::kNone;
   last_plan_ = plan;
+  if (on_plan) on_plan(plan);
   open_.push_back(std::move(open));
   if (on_done) on_done();
   return Ticket{plan.id};

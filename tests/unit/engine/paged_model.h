@@ -33,6 +33,7 @@ class PagedModel final : public Model {
   bool poll(Ticket ticket) override;
   StepResult wait(Ticket ticket) override;
 
+  std::function<void(const StepPlan&)> on_plan;  // sees every plan, after it was checked
   const StepPlan& last_plan() const { return last_plan_; }
   std::uint64_t steps() const { return steps_; }
   std::int32_t open() const { return static_cast<std::int32_t>(open_.size()); }

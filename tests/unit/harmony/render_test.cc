@@ -223,7 +223,7 @@ TEST(Render, ForcedFinalAndContinuation) {
       {}, {user("a")}, {user("a"), call("f", "{}")}, {assistant("final", "x"), user("a")}};
   for (const auto& messages : not_final)
     EXPECT_EQ(messages_text(messages, {.continue_last_message = true}),
-              "error: only a last assistant message with content can be continued");
+              "error: only the content or reasoning of a last assistant message can be continued");
 }
 
 // --- history

@@ -80,6 +80,7 @@ class LoadingBackend final : public kernels::Backend {
   StepResult end_step() override { return {}; }
   std::vector<kernels::StageStats> take_stats() override { return {}; }
   void read_f32(kernels::Buffer, std::span<float>) override { refuse(); }
+  void write_f32(kernels::Buffer, std::span<const float>) override { refuse(); }
 
  private:
   static void refuse() { ADD_FAILURE() << "a loader calls no stage"; }

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "kernels/cuda/cuda_layout.h"
+
 namespace strata {
 namespace {
 
@@ -85,6 +87,60 @@ TEST(MemoryPlan, PoolHoldsOneSequenceOfFullLengthAtLeast) {
     EXPECT_GE(plan->backend.num_pages, 8192 / 16 + 128 / 16 + 1);
     EXPECT_EQ(plan->backend.max_slots, seqs);
     EXPECT_EQ(line(*plan, "kv.pool"), plan->backend.num_pages * plan->page_bytes);
+  }
+}
+
+PlanRequest request_on_card(const ModelConfig& config, std::int64_t total, std::int64_t free) {
+  PlanRequest request;
+  request.config = config;
+  request.available_bytes = 64 * kGiB;
+  request.kv_dtype = KvDtype::kBf16;
+  request.card = CardMemory{.total_bytes = total, .free_bytes = free};
+  return request;
+}
+
+std::int64_t bytes_in(const MemoryPlan& plan, const std::string& place) {
+  std::int64_t bytes = 0;
+  for (const PlanLine& entry : plan.lines) bytes += entry.place == place ? entry.bytes : 0;
+  return bytes;
+}
+
+TEST(MemoryPlan, ACardHoldsTheModelAndRamACopyOfTheExperts) {
+  const auto plan = make_memory_plan(request_on_card(gpt_oss_20b(), 80 * kGiB, 79 * kGiB));
+  ASSERT_TRUE(plan.has_value()) << plan.error().message;
+  EXPECT_EQ(plan->total_bytes, bytes_in(*plan, "VRAM"));
+  EXPECT_LE(plan->total_bytes, plan->limit_bytes);
+  EXPECT_GT(plan->total_bytes, 13 * kGiB);
+  EXPECT_GT(bytes_in(*plan, "RAM"), 9 * kGiB);
+  EXPECT_EQ(plan->max_model_len, 131072);
+  EXPECT_NE(format_plan(*plan).find("VRAM"), std::string::npos);
+}
+
+TEST(MemoryPlan, ACardsLimitIsItsShareItsFreeMemoryOrTheWish) {
+  PlanRequest request = request_on_card(strata_tiny(), 10 * kGiB, 9 * kGiB);
+  request.card->utilization = 0.5;
+  EXPECT_EQ(make_memory_plan(request)->limit_bytes, 5 * kGiB);
+  request.card->free_bytes = 2 * kGiB;
+  EXPECT_EQ(make_memory_plan(request)->limit_bytes, 2 * kGiB);
+  request.card->limit_bytes = kGiB;
+  EXPECT_EQ(make_memory_plan(request)->limit_bytes, kGiB);
+}
+
+TEST(MemoryPlan, RefusesAModelThatDoesNotFitTheCard) {
+  const auto plan = make_memory_plan(request_on_card(gpt_oss_20b(), 8 * kGiB, 8 * kGiB));
+  ASSERT_FALSE(plan.has_value());
+  EXPECT_EQ(plan.error().code, ErrorCode::kInsufficientMemory);
+  EXPECT_NE(plan.error().message.find("--backend cpu"), std::string::npos);
+}
+
+TEST(MemoryPlan, ActivationsOnACardAreAtMostThePlannedBytes) {
+  for (const std::int32_t length : {512, 8192, 131072}) {
+    PlanRequest request = request_on_card(gpt_oss_20b(), 80 * kGiB, 79 * kGiB);
+    request.max_model_len = length;
+    const auto plan = make_memory_plan(request);
+    ASSERT_TRUE(plan.has_value()) << plan.error().message;
+    const auto layout = kernels::cuda::make_activation_layout(request.config, plan->backend);
+    EXPECT_LE(static_cast<std::int64_t>(layout.bytes), line(*plan, "activations"));
   }
 }
 

@@ -324,10 +324,6 @@ TEST(Chat, WithoutAGenerationPromptTheModelWritesItsOwnHeader) {
   EXPECT_TRUE(prompt.ends_with("hi<|end|>")) << prompt;
   const auto choice = harness.post_json("/v1/chat/completions", body)["choices"][0];
   EXPECT_EQ(choice["message"]["content"], "Hello.");
-  EXPECT_NE(
-      harness.get("/metrics")
-          .body.find(R"(strata:malformed_headers_total{engine="0",model_name="strata-tiny"} 0)"),
-      std::string::npos);
 }
 
 TEST(Chat, TokenIdsComeBackWhenAsked) {

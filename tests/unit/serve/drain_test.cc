@@ -60,15 +60,18 @@ TEST(Drain, NoStreamEndsWithoutItsFinish) {
     ServiceHarness harness({"<|channel|>analysis<|message|>one two three four<|end|><|start|>"
                             "assistant<|channel|>final<|message|>five six seven<|return|>"},
                            options);
+    const auto port = harness.port();
     std::vector<std::unique_ptr<RawClient>> clients;
     const auto early = random_at(1, round) % (kStreams + 1);
     const auto send = [&] {
-      clients.push_back(std::make_unique<RawClient>(harness.port()));
+      clients.push_back(std::make_unique<RawClient>(port));
       clients.back()->send(stream_request(random_at(2, round * kStreams + clients.size())));
     };
     while (clients.size() < early) send();
     // Some are under way, some wait, some come while it drains.
-    if (early > 0) ASSERT_NE(clients[random_at(3, round) % early]->read_until("\r\n\r\n"), "");
+    if (early > 0) {
+      ASSERT_NE(clients[random_at(3, round) % early]->read_until("\r\n\r\n"), "");
+    }
     std::thread draining([&] { drain(harness); });
     const auto read_from = clients.size();
     while (clients.size() < kStreams) send();

@@ -153,6 +153,34 @@ TEST(Metrics, EachTokenIsCountedOnce) {
   EXPECT_EQ(by_source("local_cache_hit"), value("vllm:prompt_tokens_cached_total"));
 }
 
+TEST(Metrics, GapsFallIntoTheBucketsOfEveryHistogram) {
+  metrics::ServerMetrics metrics("m");
+  metrics.tokens_generated(6, 5, 0.003);
+  metrics.render({});  // a scrape in between loses and doubles nothing
+  metrics.tokens_generated(2, 2, 0.0111);
+  metrics.tokens_generated(1, 1, 500.0);
+  const auto text = metrics.render({});
+  const auto value = [&](const std::string& name, const std::string& bound) {
+    const auto sample = name + R"(_bucket{engine="0",model_name="m",le=")" + bound + "\"} ";
+    const auto at = text.find(sample);
+    EXPECT_NE(at, std::string::npos) << sample;
+    return at == std::string::npos ? -1 : std::stoi(text.substr(at + sample.size()));
+  };
+  EXPECT_EQ(value("strata:inter_token_latency_seconds", "0.002"), 0);
+  EXPECT_EQ(value("strata:inter_token_latency_seconds", "0.003"), 5);
+  EXPECT_EQ(value("strata:inter_token_latency_seconds", "0.012"), 7);
+  EXPECT_EQ(value("strata:inter_token_latency_seconds", "+Inf"), 8);
+  for (const char* name :
+       {"vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds"}) {
+    EXPECT_EQ(value(name, "0.01"), 5);
+    EXPECT_EQ(value(name, "0.025"), 7);
+    EXPECT_EQ(value(name, "80"), 7);
+    EXPECT_EQ(value(name, "+Inf"), 8);
+  }
+  EXPECT_NE(text.find("vllm:inter_token_latency_seconds_sum{engine=\"0\",model_name=\"m\"} 500.03"),
+            std::string::npos);
+}
+
 TEST(Metrics, StepsAreAHistogramOfTheirRows) {
   ServiceHarness harness({kScript});
   const auto usage = harness.post_json("/v1/chat/completions", chat_body())["usage"];

@@ -198,7 +198,7 @@ TEST(AnswerNow, EndsARunningReasoning) {
   EXPECT_EQ(first.status, 200) << first.body;
   EXPECT_EQ(json::parse(first.body)["status"], "requested");
   // From here on the same script is the answer.
-  EXPECT_NE(client.read_until("\"delta\":{\"content\":\" think"), "");
+  EXPECT_NE(client.read_until("\"delta\":{\"content\":\""), "");
   EXPECT_EQ(json::parse(harness.post(path, "").body)["status"], "answering");
   EXPECT_NE(client.read_until("data: [DONE]"), "");
   EXPECT_EQ(harness.post(path, "").status, 404);

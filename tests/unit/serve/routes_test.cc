@@ -37,6 +37,7 @@ TEST(Routes, EveryGetAnswersWithAndWithoutPrefix) {
                            "/",
                            "/chat",
                            "/app.js",
+                           "/stream.js",
                            "/text.js",
                            "/messages.js",
                            "/style.css",
@@ -190,7 +191,8 @@ TEST(Routes, ThePageRunsNothingButItself) {
   EXPECT_NE(policy.find("require-trusted-types-for 'script'"), std::string::npos);
   EXPECT_EQ(policy.find("unsafe"), std::string::npos);
   EXPECT_EQ(page.headers.at("x-content-type-options"), "nosniff");
-  for (const char* path : {"/", "/app.js", "/text.js", "/messages.js", "/style.css"}) {
+  for (const char* path :
+       {"/", "/app.js", "/stream.js", "/text.js", "/messages.js", "/style.css"}) {
     const auto body = harness.get(path).body;
     for (const char* word : {"innerHTML", "insertAdjacentHTML", "document.write", "eval(",
                              "http://", "https://", "onclick=\"", "style=\""})
@@ -208,6 +210,44 @@ TEST(Routes, DrainingRefusesNewWorkAndSaysSo) {
   EXPECT_EQ(response.status, 503);
   EXPECT_EQ(json::parse(response.body)["error"]["code"], "draining");
   EXPECT_EQ(response.headers.at("retry-after"), "1");
+}
+
+TEST(Routes, TheEngineSleepsAndWakesWhenThatIsAllowed) {
+  HarnessOptions options;
+  options.service.sleep_mode = true;
+  ServiceHarness harness({kScript}, options);
+  EXPECT_EQ(harness.get("/is_sleeping").body, R"({"is_sleeping":false})");
+  EXPECT_EQ(harness.post("/sleep?level=1", "").status, 200);
+  EXPECT_EQ(harness.get("/is_sleeping").body, R"({"is_sleeping":true})");
+  EXPECT_EQ(harness.get("/health").status, 200);
+  EXPECT_EQ(harness.get("/health/ready").status, 503);
+  const auto refused = harness.post("/v1/chat/completions", chat_body().dump());
+  EXPECT_EQ(refused.status, 503);
+  EXPECT_EQ(json::parse(refused.body)["error"]["code"], "sleeping");
+  EXPECT_NE(harness.get("/metrics")
+                .body.find(R"(vllm:engine_sleep_state{engine="0",model_name="strata-tiny",)"
+                           R"(sleep_state="discard_all"} 1)"),
+            std::string::npos);
+  EXPECT_EQ(harness.post("/wake_up", "").status, 200);
+  EXPECT_EQ(harness.get("/is_sleeping").body, R"({"is_sleeping":false})");
+  EXPECT_EQ(harness.post("/v1/chat/completions", chat_body().dump()).status, 200);
+}
+
+TEST(Routes, SleepingIsRefusedOtherwise) {
+  ServiceHarness harness({kScript});
+  for (const char* path : {"/sleep", "/wake_up"}) {
+    const auto refused = harness.post(path, "");
+    EXPECT_EQ(refused.status, 403);
+    EXPECT_EQ(json::parse(refused.body)["error"]["code"], "sleep_mode_off");
+  }
+}
+
+TEST(Routes, ThePlanIsServedAsItIs) {
+  HarnessOptions options;
+  options.service.plan_json = R"({"allocations":[],"total_bytes":5})";
+  ServiceHarness harness({kScript}, options);
+  EXPECT_EQ(harness.get("/plan").body, options.service.plan_json);
+  EXPECT_EQ(ServiceHarness({kScript}).get("/v1/plan").status, 404);
 }
 
 TEST(Routes, MetricsFollowVllmsNames) {

@@ -47,7 +47,8 @@ void ServiceHarness::start(std::vector<std::vector<TokenId>> scripts, HarnessOpt
   engine.max_model_len = options.max_model_len;
   engine.max_num_seqs = options.max_num_seqs;
   engine.max_queued_requests = options.max_queued_requests;
-  engine_ = std::make_unique<Engine>(make_scripted_model(std::move(scripted)), engine);
+  engine_ = std::make_unique<Engine>(make_scripted_model(scripted), engine,
+                                     [scripted] { return make_scripted_model(scripted); });
 
   auto& service = options.service;
   if (service.model_names.empty()) service.model_names = {"strata-tiny"};

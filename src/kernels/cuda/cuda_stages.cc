@@ -1,0 +1,277 @@
+// The stages of the CUDA backend: what each one launches.
+#include "kernels/cuda/cuda_stages.h"
+
+#include <cmath>
+#include <utility>
+
+#include "base/check.h"
+#include "kernels/cuda/kernels.h"
+#include "kernels/host/kv_pool.h"
+
+namespace strata::kernels::cuda {
+namespace {
+
+float* floats(Buffer buffer) { return static_cast<float*>(buffer.data); }
+
+}  // namespace
+
+// One stage call: counts it and times it by events, unless it is being recorded. A replayed call
+// only counts.
+class CudaBackend::Scope {
+ public:
+  Scope(CudaBackend& backend, Stage stage)
+      : backend_(backend),
+        stats_(backend.stats_[static_cast<std::size_t>(stage)]),
+        timed_(!backend.graphs_->recording() && !backend.graphs_->replaying()) {
+    ++stats_.calls;
+    if (!timed_) return;
+    backend_.spans_.push_back({stage, backend_.events_used_});
+    backend_.next_event().record(backend_.stream_);
+    end_ = backend_.events_used_;
+    backend_.next_event();
+  }
+  ~Scope() {
+    if (timed_) backend_.events_[end_].record(backend_.stream_);
+  }
+  Scope(const Scope&) = delete;
+  Scope& operator=(const Scope&) = delete;
+
+  bool launches() const { return !backend_.graphs_->replaying(); }
+  void read(const DenseWeight& weight) {
+    stats_.weight_bytes += static_cast<std::int64_t>(weight.bytes);
+  }
+
+ private:
+  CudaBackend& backend_;
+  StageStats& stats_;
+  const bool timed_;
+  std::size_t end_ = 0;
+};
+
+KvLayer CudaBackend::kv_layer(LayerId layer) const {
+  const bool bf16 = options_.kv_dtype == KvDtype::kBf16;
+  KvLayer kv;
+  kv.block_bytes = static_cast<std::size_t>(options_.page_tokens) *
+                   static_cast<std::size_t>(config_.head_dim) * (bf16 ? 2 : sizeof(float));
+  const auto in_group = static_cast<std::size_t>(layer_in_group_[static_cast<std::size_t>(layer)]);
+  kv.pages = kv_memory_->data() +
+             in_group * static_cast<std::size_t>(config_.num_kv_heads) * 2 * kv.block_bytes;
+  kv.page_bytes = page_bytes_;
+  kv.page_tokens = options_.page_tokens;
+  kv.heads = config_.num_kv_heads;
+  kv.head_dim = config_.head_dim;
+  kv.group = kv_group_of(config_, layer);
+  kv.bf16 = bf16;
+  return kv;
+}
+
+NormArgs CudaBackend::norm_args(Buffer x, const Deltas& deltas, WeightHandle norm,
+                                float* out) const {
+  return {.inputs = upload_->inputs(),
+          .x = floats(x),
+          .delta_a = floats(deltas.a),
+          .delta_b = floats(deltas.b),
+          .weight = dense_[norm].vector(),
+          .eps = config_.rms_eps,
+          .hidden = config_.hidden,
+          .out = out};
+}
+
+Routing CudaBackend::routing(std::int32_t rows) const {
+  return {.expert = at<std::int32_t>(layout_.pair_expert),
+          .weight = at<float>(layout_.pair_weight),
+          .order = at<std::int32_t>(layout_.pair_order),
+          .next = at<std::int32_t>(layout_.expert_next),
+          .tiles = at<ExpertTile>(layout_.tiles),
+          .num_tiles = at<std::int32_t>(layout_.num_tiles),
+          .experts_read = at<unsigned long long>(layout_.experts_read),
+          .num_experts = config_.num_experts,
+          .top_k = config_.experts_per_token,
+          .tile_tokens = on_tensor_cores(rows) ? kTensorTokens : kTileTokens};
+}
+
+bool CudaBackend::on_tensor_cores(std::int32_t rows) const {
+  constexpr std::int32_t kLeastRows = 16;
+  return options_.tensor_cores && rows >= kLeastRows;
+}
+
+std::uint16_t* CudaBackend::tensor_scratch(std::int32_t rows, std::size_t offset) const {
+  return on_tensor_cores(rows) ? at<std::uint16_t>(offset) : nullptr;
+}
+
+void CudaBackend::embed(const StepShape& shape, WeightHandle embedding, Buffer x) {
+  Scope scope(*this, Stage::kEmbed);
+  if (!scope.launches()) return;
+  const DenseWeight& table = dense_[embedding];
+  launch_embed(stream_.get(), shape.rows,
+               {.inputs = upload_->inputs(),
+                .table = table.matrix(),
+                .first_row = table.first_row,
+                .x = floats(x)});
+}
+
+void CudaBackend::attn_qkv(const StepShape& shape, LayerId layer, const LayerWeights& weights,
+                           Buffer x, const Deltas& deltas, Buffer q) {
+  Scope scope(*this, Stage::kAttnQkv);
+  const DenseWeight& query = dense_[weights.q_weight];
+  const DenseWeight& key = dense_[weights.k_weight];
+  const DenseWeight& value = dense_[weights.v_weight];
+  STRATA_CHECK(query.rows == config_.q_dim() && key.rows == config_.kv_dim(),
+               "heads of another shard");
+  for (const DenseWeight* read : {&query, &key, &value}) scope.read(*read);
+  if (!scope.launches()) return;
+  auto* normed = at<float>(layout_.normed);
+  launch_norm(stream_.get(), shape.rows, norm_args(x, deltas, weights.attn_norm, normed));
+  launch_qkv(stream_.get(),
+             {.inputs = upload_->inputs(),
+              .x = normed,
+              .x16 = tensor_scratch(shape.rows, layout_.normed16),
+              .rows = shape.rows,
+              .weight = {query.matrix(), key.matrix(), value.matrix()},
+              .bias = {dense_[weights.q_bias].vector(), dense_[weights.k_bias].vector(),
+                       dense_[weights.v_bias].vector()},
+              .inv_freq = inv_freq_,
+              .concentration = rope_.concentration,
+              .q_heads = config_.num_q_heads,
+              .kv = kv_layer(layer),
+              .q = floats(q)});
+}
+
+void CudaBackend::attend(const StepShape& shape, LayerId layer, const LayerWeights& weights,
+                         Buffer q, Buffer attn) {
+  Scope scope(*this, Stage::kAttend);
+  if (!scope.launches()) return;
+  const bool windowed = kv_group_of(config_, layer) == kWindowGroup;
+  launch_attend(stream_.get(), {.inputs = upload_->inputs(),
+                                .q = floats(q),
+                                .sinks = dense_[weights.sinks].vector(),
+                                .kv = kv_layer(layer),
+                                .q_heads = config_.num_q_heads,
+                                .window = windowed ? config_.window : 0,
+                                .scale = 1.0F / std::sqrt(static_cast<float>(config_.head_dim)),
+                                .rows = shape.rows,
+                                .split_rows = layout_.split_rows,
+                                .max_splits = layout_.max_splits,
+                                .split_out = at<float>(layout_.split_out),
+                                .split_state = at<float>(layout_.split_state),
+                                .out = floats(attn)});
+}
+
+void CudaBackend::attn_out(const StepShape& shape, LayerId, const LayerWeights& weights,
+                           Buffer attn, Buffer delta) {
+  Scope scope(*this, Stage::kAttnOut);
+  const DenseWeight& matrix = dense_[weights.out_weight];
+  scope.read(matrix);
+  if (!scope.launches()) return;
+  launch_dense(stream_.get(), {.weight = matrix.matrix(),
+                               .bias = rank_ == 0 ? dense_[weights.out_bias].vector() : nullptr,
+                               .x = floats(attn),
+                               .x16 = tensor_scratch(shape.rows, layout_.attn16),
+                               .out = floats(delta),
+                               .count = shape.rows});
+}
+
+void CudaBackend::route(const StepShape& shape, LayerId, const LayerWeights& weights, Buffer x,
+                        const Deltas& deltas) {
+  Scope scope(*this, Stage::kRoute);
+  const DenseWeight& router = dense_[weights.router_weight];
+  scope.read(router);
+  if (!scope.launches()) return;
+  launch_route(stream_.get(), shape.rows,
+               {.norm = norm_args(x, deltas, weights.mlp_norm, at<float>(layout_.normed)),
+                .weight = router.matrix(),
+                .bias = dense_[weights.router_bias].vector(),
+                .logits = at<float>(layout_.router_logits),
+                .routing = routing(shape.rows)});
+}
+
+void CudaBackend::experts(const StepShape& shape, LayerId layer, Buffer delta) {
+  Scope scope(*this, Stage::kExperts);
+  if (!scope.launches()) return;
+  launch_experts(stream_.get(),
+                 {.routing = routing(shape.rows),
+                  .slabs = at<const std::byte*>(layout_.slab_table) + slab_index(layer, 0),
+                  .slab = slab_,
+                  .x = at<float>(layout_.normed),
+                  .rows = shape.rows,
+                  .limit = config_.swiglu_limit,
+                  .alpha = config_.swiglu_alpha,
+                  .add_bias = rank_ == 0,
+                  .x16 = tensor_scratch(shape.rows, layout_.normed16),
+                  .inner16 = tensor_scratch(shape.rows, layout_.inner16),
+                  .inner = at<float>(layout_.inner),
+                  .outer = at<float>(layout_.outer),
+                  .out = floats(delta)});
+}
+
+void CudaBackend::head(const StepShape&, const ModelWeights& weights, Buffer x,
+                       const Deltas& deltas, std::int32_t first, std::int32_t count) {
+  Scope scope(*this, Stage::kHead);
+  const DenseWeight& matrix = dense_[weights.unembedding];
+  STRATA_CHECK(matrix.rows == config_.vocab, "{} of {} ids", matrix.rows, config_.vocab);
+  scope.read(matrix);
+  if (!scope.launches()) return;
+  auto* input = at<float>(layout_.head_input);
+  launch_head_norm(stream_.get(), first, count, norm_args(x, deltas, weights.final_norm, input));
+  launch_dense(stream_.get(), {.weight = matrix.matrix(),
+                               .bias = nullptr,
+                               .x = input,
+                               .x16 = tensor_scratch(count, layout_.normed16),
+                               .out = at<float>(layout_.logits),
+                               .count = count});
+}
+
+// Copies logits row `index`, the index - first one of the head, to its place on the host.
+std::span<float> CudaBackend::fetch_logits(std::int32_t first, std::int32_t index) {
+  const auto vocab = static_cast<std::size_t>(config_.vocab);
+  const std::size_t offset = static_cast<std::size_t>(index - first) * vocab;
+  float* row = reinterpret_cast<float*>(logits_.data()) + offset;
+  check(cudaMemcpyAsync(row, at<float>(layout_.logits) + offset, vocab * sizeof(float),
+                        cudaMemcpyDeviceToHost, stream_.get()),
+        "reading logits");
+  return {row, vocab};
+}
+
+// The one place where the host waits: for tokens the card drew, and for logits of the other rows,
+// which the host's sampler draws from.
+void CudaBackend::sample(const StepShape&, std::int32_t first, std::int32_t count) {
+  Scope scope(*this, Stage::kSample);
+  auto* drawn = at<DrawPart>(layout_.drawn);
+  launch_draw(stream_.get(), {.inputs = upload_->inputs(),
+                              .first = first,
+                              .count = count,
+                              .logits = at<float>(layout_.logits),
+                              .banned = at<std::uint32_t>(layout_.banned),
+                              .vocab = config_.vocab,
+                              .parts = at<DrawPart>(layout_.draw_parts),
+                              .out = drawn});
+  auto* tokens = reinterpret_cast<DrawPart*>(drawn_.data());
+  check(cudaMemcpyAsync(tokens, drawn, static_cast<std::size_t>(count) * sizeof(DrawPart),
+                        cudaMemcpyDeviceToHost, stream_.get()),
+        "reading tokens");
+  const auto host_draws = [&](std::int32_t index) {
+    const StepLogits& logits = upload_->logits(index);
+    return logits.row >= 0 && logits.draw == DrawKind::kHost;
+  };
+  std::array<std::span<float>, kMaxHeadRows> rows{};
+  for (std::int32_t i = 0; i < count; ++i)
+    if (host_draws(first + i)) rows[static_cast<std::size_t>(i)] = fetch_logits(first, first + i);
+  stream_.synchronize();
+  for (std::int32_t i = 0; i < count; ++i) {
+    const std::int32_t index = first + i;
+    std::span<float> logits = rows[static_cast<std::size_t>(i)];
+    if (step_->wants_logits(index) && !host_draws(index)) {
+      if (tokens[i].id >= 0) {
+        RowResult result;
+        result.token = tokens[i].id;
+        step_->record_token(index, std::move(result));
+        continue;
+      }
+      logits = fetch_logits(first, index);  // no finite logit: the host's sampler knows what to do
+      stream_.synchronize();
+    }
+    sampler_.process(*step_, index, logits);
+  }
+}
+
+}  // namespace strata::kernels::cuda

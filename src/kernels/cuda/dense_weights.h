@@ -1,0 +1,43 @@
+// Dense weights on the card: matrices in bfloat16 as in the checkpoint, vectors in float32. Read
+// once at start-up through a staging buffer; const afterwards.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/model_config.h"
+#include "base/tensor_view.h"
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/kernels.h"
+#include "kernels/stages.h"
+
+namespace strata::kernels::cuda {
+
+struct DenseWeight {
+  std::byte* data = nullptr;
+  std::int32_t rows = 0;  // 1 for a vector
+  std::int32_t cols = 0;
+  std::int64_t first_row = 0;  // of the whole tensor
+  std::size_t bytes = 0;
+
+  Matrix matrix() const { return {reinterpret_cast<const std::uint16_t*>(data), rows, cols}; }
+  const float* vector() const { return reinterpret_cast<const float*>(data); }
+};
+
+class DenseWeights {
+ public:
+  // `stream` outlives this.
+  DenseWeights(const ModelConfig& config, const Stream& stream);
+
+  // Throws StartupError naming the tensor when it is neither bf16 nor f32, and what
+  // view.source->read throws.
+  WeightHandle adopt(const TensorView& view, const Shard& shard);
+  const DenseWeight& operator[](WeightHandle handle) const { return weights_[handle.id - 1]; }
+
+ private:
+  const Stream& stream_;
+  DeviceArena arena_;  // "weights.dense"
+  std::vector<DenseWeight> weights_;
+};
+
+}  // namespace strata::kernels::cuda

@@ -1,0 +1,48 @@
+// embed, and the norms before qkv and head.
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/norm.cuh"
+#include "kernels/cuda/numbers.cuh"
+
+namespace strata::kernels::cuda {
+namespace {
+
+__global__ void embed_kernel(const EmbedArgs args) {
+  const StepRow row = args.inputs.rows[blockIdx.x];
+  const int hidden = args.table.cols;
+  float* out = args.x + static_cast<std::size_t>(blockIdx.x) * hidden;
+  const std::int64_t id = row.token - args.first_row;
+  const bool mine = row.seq >= 0 && id >= 0 && id < args.table.rows;
+  const std::uint16_t* values = args.table.data + (mine ? id : 0) * hidden;
+  for (int i = threadIdx.x; i < hidden; i += kBlockThreads)
+    out[i] = mine ? from_bf16(values[i]) : 0.0F;
+}
+
+__global__ void norm_kernel(const NormArgs args) {
+  if (args.inputs.rows[blockIdx.x].seq < 0) return;
+  norm_row<true>(args, blockIdx.x, args.out + static_cast<std::size_t>(blockIdx.x) * args.hidden);
+}
+
+// Rows without logits are left as they are; nobody reads what the head makes of them.
+__global__ void head_norm_kernel(const NormArgs args, std::int32_t first) {
+  const std::int32_t row = args.inputs.logits[first + blockIdx.x].row;
+  if (row < 0) return;
+  norm_row<false>(args, row, args.out + static_cast<std::size_t>(blockIdx.x) * args.hidden);
+}
+
+}  // namespace
+
+void launch_embed(cudaStream_t stream, std::int32_t rows, const EmbedArgs& args) {
+  launch(stream, dim3(rows), embed_kernel, args);
+}
+
+void launch_norm(cudaStream_t stream, std::int32_t rows, const NormArgs& args) {
+  launch(stream, dim3(rows), norm_kernel, args);
+}
+
+void launch_head_norm(cudaStream_t stream, std::int32_t first, std::int32_t count,
+                      const NormArgs& args) {
+  launch(stream, dim3(count), head_norm_kernel, args, first);
+}
+
+}  // namespace strata::kernels::cuda

@@ -1,0 +1,157 @@
+// What the stages launch. Each function puts its kernels on `stream` and returns; arguments hold
+// device addresses and sizes that depend on the configuration and the step's shape alone.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cuda/cuda_layout.h"
+#include "kernels/cuda/step_inputs.h"
+
+namespace strata::kernels::cuda {
+
+// Row-major bfloat16.
+struct Matrix {
+  const std::uint16_t* data = nullptr;
+  std::int32_t rows = 0;
+  std::int32_t cols = 0;
+};
+
+// One layer of the KV pool (layout: kernels/host/kv_pool.h).
+struct KvLayer {
+  std::byte* pages = nullptr;  // the layer's part of page 0
+  std::size_t page_bytes = 0;
+  std::size_t block_bytes = 0;  // of one head's keys in one page
+  std::int32_t page_tokens = 0;
+  std::int32_t heads = 0;
+  std::int32_t head_dim = 0;
+  std::int32_t group = 0;  // KvGroup
+  bool bf16 = false;
+};
+
+struct EmbedArgs {
+  StepInputs inputs;
+  Matrix table;
+  std::int64_t first_row;  // of the whole table: other rows are other ranks' and give zeros
+  float* x;
+};
+void launch_embed(cudaStream_t stream, std::int32_t rows, const EmbedArgs& args);
+
+// x += deltas; out = norm(x).
+struct NormArgs {
+  StepInputs inputs;
+  float* x;
+  const float* delta_a;  // may be null
+  const float* delta_b;
+  const float* weight;
+  float eps;
+  std::int32_t hidden;
+  float* out;
+};
+void launch_norm(cudaStream_t stream, std::int32_t rows, const NormArgs& args);
+// The same for logits rows [first, first + count) of the step; x is not written, out is dense.
+void launch_head_norm(cudaStream_t stream, std::int32_t first, std::int32_t count,
+                      const NormArgs& args);
+
+// out = W x + bias.
+struct DenseArgs {
+  Matrix weight;
+  const float* bias;   // may be null
+  const float* x;      // [count, weight.cols]
+  std::uint16_t* x16;  // scratch of the same shape: multiply on tensor cores; null: do not
+  float* out;          // [count, weight.rows]
+  std::int32_t count;
+};
+void launch_dense(cudaStream_t stream, const DenseArgs& args);
+// to = from in bfloat16; `count` is a multiple of 8.
+void launch_round(cudaStream_t stream, const float* from, std::uint16_t* to, std::int64_t count);
+
+struct QkvArgs {
+  StepInputs inputs;
+  const float* x;      // [rows, hidden], normed
+  std::uint16_t* x16;  // scratch: multiply on tensor cores; null: do not
+  std::int32_t rows;
+  Matrix weight[3];  // q, k, v
+  const float* bias[3];
+  const float* inv_freq;  // [head_dim / 2]
+  float concentration;
+  std::int32_t q_heads;
+  KvLayer kv;
+  float* q;  // [rows, q_dim]
+};
+void launch_qkv(cudaStream_t stream, const QkvArgs& args);
+
+struct AttendArgs {
+  StepInputs inputs;
+  const float* q;
+  const float* sinks;
+  KvLayer kv;
+  std::int32_t q_heads;
+  std::int32_t window;  // 0: all keys
+  float scale;
+  std::int32_t rows;
+  std::int32_t split_rows;
+  std::int32_t max_splits;
+  float* split_out;
+  float* split_state;
+  float* out;  // [rows, q_dim]
+};
+// Heads that share a KV head: at most kMaxGroupHeads; head_dim 32, 64 or 128.
+void launch_attend(cudaStream_t stream, const AttendArgs& args);
+
+// Draws the tokens of logits rows [first, first + count) that are the card's to draw.
+struct DrawArgs {
+  StepInputs inputs;
+  std::int32_t first;
+  std::int32_t count;
+  const float* logits;          // [count, vocab]
+  const std::uint32_t* banned;  // bits [vocab]
+  std::int32_t vocab;
+  DrawPart* parts;  // scratch [count, kDrawParts]
+  DrawPart* out;    // [count]
+};
+void launch_draw(cudaStream_t stream, const DrawArgs& args);
+
+// Where a step's rows go; on the device from `route` on.
+struct Routing {
+  std::int32_t* expert;  // [rows, top_k], best first; -1: padding
+  float* weight;         // [rows, top_k]: softmax over the chosen
+  std::int32_t* order;   // pairs sorted by expert
+  std::int32_t* next;    // scratch [num_experts]
+  ExpertTile* tiles;
+  std::int32_t* num_tiles;
+  unsigned long long* experts_read;  // total of experts that were computed
+  std::int32_t num_experts;
+  std::int32_t top_k;
+  std::int32_t tile_tokens;  // most rows of a tile
+};
+
+struct RouteArgs {
+  NormArgs norm;
+  Matrix weight;
+  const float* bias;
+  float* logits;  // scratch [rows, num_experts]
+  Routing routing;
+};
+void launch_route(cudaStream_t stream, std::int32_t rows, const RouteArgs& args);
+
+struct ExpertsArgs {
+  Routing routing;
+  const std::byte* const* slabs;  // this layer's entries of the slot table
+  SlabLayout slab;
+  const float* x;  // [rows, hidden], normed
+  std::int32_t rows;
+  float limit;
+  float alpha;
+  bool add_bias;           // the down bias is rank 0's
+  std::uint16_t* x16;      // scratch [rows, hidden]: multiply on tensor cores; null: do not
+  std::uint16_t* inner16;  // scratch [pairs, intermediate], with x16
+  float* inner;            // scratch [pairs, intermediate], without
+  float* outer;            // scratch [pairs, hidden]
+  float* out;              // [rows, hidden]
+};
+void launch_experts(cudaStream_t stream, const ExpertsArgs& args);
+
+}  // namespace strata::kernels::cuda

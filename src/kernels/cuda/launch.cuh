@@ -1,0 +1,50 @@
+// The one way kernels are launched.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+
+#include "kernels/cuda/cuda_layout.h"
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/warp.cuh"
+
+namespace strata::kernels::cuda {
+
+constexpr unsigned divide_up(std::int64_t value, std::int64_t by) {
+  return static_cast<unsigned>((value + by - 1) / by);
+}
+
+// Blocks of kBlockThreads. An empty grid launches nothing.
+template <class... Parameters, class... Arguments>
+void launch(cudaStream_t stream, dim3 grid, void (*kernel)(Parameters...),
+            Arguments&&... arguments) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = dim3(kBlockThreads);
+  config.stream = stream;
+  check(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...), "a launch");
+}
+
+// Calls `fn` with N for tensor cores: so many times 8 rows of a step share a read of the weights.
+template <class Fn>
+void with_tensor_tokens(std::int32_t rows, Fn&& fn) {
+  if (rows <= 8) fn(std::integral_constant<int, 1>{});
+  else if (rows <= 16) fn(std::integral_constant<int, 2>{});
+  else if (rows <= 32) fn(std::integral_constant<int, 4>{});
+  else fn(std::integral_constant<int, 8>{});
+}
+
+// Calls `fn` with the number of rows of a step that share a read of the weights.
+template <class Fn>
+void with_tile_tokens(std::int32_t rows, Fn&& fn) {
+  if (rows <= 1) fn(std::integral_constant<int, 1>{});
+  else if (rows <= 2) fn(std::integral_constant<int, 2>{});
+  else if (rows <= 4) fn(std::integral_constant<int, 4>{});
+  else fn(std::integral_constant<int, 8>{});
+}
+
+}  // namespace strata::kernels::cuda

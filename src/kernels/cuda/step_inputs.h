@@ -1,0 +1,70 @@
+// StepInputs: everything that changes from step to step, as the kernels see it. One block of device
+// memory of fixed layout, written by one copy at the beginning of a step, so that the kernels'
+// arguments are the same for every step of one shape.
+//
+//   [rows: max_rows][logits: max_logits_rows][seqs: max_slots][pages: what the step uses]
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/stages.h"
+
+namespace strata::kernels::cuda {
+
+struct StepRow {
+  std::int32_t token;
+  std::int32_t position;  // absolute
+  std::int32_t seq;       // index into seqs; -1: padding
+};
+
+// How the token of a logits row is drawn.
+enum class DrawKind : std::int32_t {
+  kHost,    // by the host's sampler, from logits that are copied back
+  kGreedy,  // on the card: the maximum
+  kGumbel   // on the card: the maximum of logit * scale + noise
+};
+
+struct StepLogits {
+  std::int32_t row;  // -1: nothing to compute
+  DrawKind draw;
+  double scale;       // 1 / temperature
+  std::uint64_t key;  // of the noise: see HostSampler
+};
+
+// Group g's entries for logical pages [first_page[g], ...) start at pages[table[g]].
+struct StepSeq {
+  std::int32_t table[kNumKvGroups];
+  std::int32_t first_page[kNumKvGroups];
+};
+
+// Addresses in device memory, constant after prepare().
+struct StepInputs {
+  const StepRow* rows;
+  const StepLogits* logits;
+  const StepSeq* seqs;
+  const std::int32_t* pages;
+};
+
+// Byte offsets of the parts, the same on both sides.
+struct StepLayout {
+  std::size_t rows = 0, logits = 0, seqs = 0, pages = 0;
+  std::size_t bytes = 0;  // with room for the tables of all slots at full length
+};
+
+inline StepLayout make_step_layout(const BackendOptions& options) {
+  const auto padded = [](std::int64_t bytes) {
+    return (static_cast<std::size_t>(bytes) + 255) / 256 * 256;
+  };
+  StepLayout layout;
+  layout.logits = padded(std::int64_t{options.max_rows} * std::int64_t{sizeof(StepRow)});
+  layout.seqs = layout.logits +
+                padded(std::int64_t{options.max_logits_rows} * std::int64_t{sizeof(StepLogits)});
+  layout.pages =
+      layout.seqs + padded(std::int64_t{options.max_slots} * std::int64_t{sizeof(StepSeq)});
+  layout.bytes = layout.pages + padded(std::int64_t{options.max_slots} * kNumKvGroups *
+                                       options.max_pages_per_seq * 4);
+  return layout;
+}
+
+}  // namespace strata::kernels::cuda

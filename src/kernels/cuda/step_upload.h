@@ -1,0 +1,42 @@
+// Writes a step's StepInputs: into one of three page-locked blocks, then to the device in one copy.
+// Compute thread only.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/step_inputs.h"
+#include "kernels/host/host_step.h"
+
+namespace strata::kernels::cuda {
+
+class StepUpload {
+ public:
+  // `device` has make_step_layout(options).bytes.
+  StepUpload(const BackendOptions& options, std::byte* device);
+
+  const StepInputs& inputs() const { return inputs_; }
+  // Logits row `index` of the step that was uploaded last.
+  const StepLogits& logits(std::int32_t index) const { return filled_[index]; }
+  // Puts the copy on `stream`; kernels behind it see the step.
+  void upload(const HostStep& step, const Stream& stream);
+
+ private:
+  struct Block {
+    PinnedBuffer memory;
+    Event copied;
+  };
+  // Returns the bytes used.
+  std::size_t fill(const HostStep& step, std::byte* block) const;
+
+  const StepLayout layout_;
+  const std::int32_t max_pages_;  // of one sequence and group
+  std::byte* const device_;
+  const StepInputs inputs_;
+  std::array<Block, 3> ring_;
+  std::size_t next_ = 0;
+  const StepLogits* filled_ = nullptr;
+};
+
+}  // namespace strata::kernels::cuda

@@ -1,0 +1,270 @@
+// The CUDA backend where stage tests do not reach: shapes of heads, long contexts, recorded steps,
+// statistics, failures. Skipped where there is no usable card.
+#include "kernels/cuda/cuda_backend.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "base/fault.h"
+#include "base/result.h"
+#include "kernels/ref/ref_backend.h"
+#include "tests/support/micro_model.h"
+#include "tests/support/step_runner.h"
+
+namespace strata::test {
+namespace {
+
+using Rows = std::vector<std::vector<float>>;  // log-probabilities of every id, token by token
+
+class CudaBackend : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!has_cuda_backend()) GTEST_SKIP() << "no usable card";
+  }
+};
+
+TestBackend cuda() {
+  TestBackend backend;
+  backend.name = "cuda";
+  backend.make = [](kernels::BackendContext context) -> std::shared_ptr<kernels::Backend> {
+    return kernels::make_cuda_backend(std::move(context));
+  };
+  return backend;
+}
+
+TestBackend ref() {
+  TestBackend backend;
+  backend.name = "ref";
+  backend.make = [](kernels::BackendContext context) -> std::shared_ptr<kernels::Backend> {
+    return kernels::make_ref_backend(std::move(context));
+  };
+  return backend;
+}
+
+ModelConfig two_layers() {
+  ModelConfig config = micro_config();
+  config.num_layers = 2;
+  config.windowed = {true, false};
+  return config;
+}
+
+kernels::BackendOptions recording() {
+  kernels::BackendOptions options = small_options();
+  options.record_graphs = true;
+  return options;
+}
+
+SamplingParams greedy() {
+  SamplingParams sampling;
+  sampling.temperature = 0.0F;
+  return sampling;
+}
+
+Rows prompt_rows(const TestBackend& backend, const weights::Checkpoint& checkpoint,
+                 const std::vector<TokenId>& tokens, std::size_t chunk,
+                 const kernels::BackendOptions& options = small_options()) {
+  StepRunner runner(backend, checkpoint, options);
+  runner.builder().admit(0);
+  return runner.logprobs(0, tokens, chunk);
+}
+
+TEST_F(CudaBackend, IsNamedAfterItsCard) {
+  const auto checkpoint = make_micro_checkpoint(two_layers(), 1);
+  StepRunner runner(cuda(), *checkpoint);
+  EXPECT_EQ(runner.backend().name().find("cuda sm"), 0U);
+}
+
+TEST_F(CudaBackend, ShapesOfHeadsAreCloseToTheReference) {
+  struct Heads {
+    std::int32_t q, kv, dim;
+  };
+  for (const Heads heads :
+       {Heads{16, 1, 64}, Heads{9, 1, 32}, Heads{4, 4, 32}, Heads{6, 2, 128}, Heads{12, 1, 128}}) {
+    ModelConfig config = two_layers();
+    config.num_q_heads = heads.q;
+    config.num_kv_heads = heads.kv;
+    config.head_dim = heads.dim;
+    const auto checkpoint = make_micro_checkpoint(config, 5);
+    const auto tokens = random_tokens(20, config.vocab, 3);
+    for (const KvDtype dtype : {KvDtype::kF32, KvDtype::kBf16}) {
+      kernels::BackendOptions options = small_options();
+      options.kv_dtype = dtype;
+      const Rows expected = prompt_rows(ref(), *checkpoint, tokens, 20, options);
+      const Rows got = prompt_rows(cuda(), *checkpoint, tokens, 20, options);
+      // A bf16 key may round the other way; float32 differs by rounding alone.
+      const double tolerance = dtype == KvDtype::kF32 ? 2e-3 : 5e-2;
+      for (std::size_t t = 0; t < tokens.size(); ++t)
+        for (std::size_t id = 0; id < got[t].size(); ++id)
+          ASSERT_NEAR(got[t][id], expected[t][id], tolerance)
+              << heads.q << "/" << heads.kv << " heads of " << heads.dim << ", token " << t;
+    }
+  }
+}
+
+// Decode steps compute splits in parallel, prompts one after the other.
+TEST_F(CudaBackend, SplitsInParallelAreSplitsInSequence) {
+  ModelConfig config = two_layers();
+  config.window = 300;
+  const auto checkpoint = make_micro_checkpoint(config, 7);
+  kernels::BackendOptions options = small_options();
+  options.page_tokens = 16;
+  options.max_pages_per_seq = 48;
+  options.num_pages = 128;
+  const auto tokens = random_tokens(601, config.vocab, 11);
+  const std::vector<TokenId> prompt(tokens.begin(), tokens.end() - 5);
+  const Rows whole = prompt_rows(cuda(), *checkpoint, tokens, 128, options);
+  StepRunner runner(cuda(), *checkpoint, options);
+  runner.builder().admit(0);
+  runner.logprobs(0, prompt, 128);
+  const Rows last = runner.logprobs(0, {tokens.end() - 5, tokens.end()}, 1);
+  EXPECT_EQ(last, Rows(whole.end() - 5, whole.end()));
+}
+
+TEST_F(CudaBackend, ReplayedStepsAreDirectSteps) {
+  const auto checkpoint = make_micro_checkpoint(micro_config(), 3);
+  const auto prompt = random_tokens(13, 384, 2);
+  const auto run = [&](const kernels::BackendOptions& options) {
+    StepRunner runner(cuda(), *checkpoint, options);
+    std::vector<std::vector<TokenId>> all;
+    for (const SlotId slot : {0, 1, 2}) {
+      runner.builder().admit(slot, greedy());
+      all.push_back(runner.generate(slot, std::span(prompt).first(9 + 2U * slot), 4));
+    }
+    for (int step = 0; step < 6; ++step) {
+      for (const SlotId slot : {0, 1, 2}) runner.builder().decode(slot);
+      for (const RowResult& row : runner.run().rows)
+        all[static_cast<std::size_t>(row.slot)].push_back(row.token);
+    }
+    std::map<std::string, std::int64_t> calls;
+    for (const auto& stage : runner.backend().take_stats()) calls[stage.name] = stage.calls;
+    return std::pair(all, calls);
+  };
+  const auto [direct, direct_calls] = run(small_options());
+  const auto [replayed, calls] = run(recording());
+  EXPECT_EQ(replayed, direct);
+  // Nine decode steps of one row and six of three rows: the first of a shape is direct, the second
+  // recorded. Prompts differ in length.
+  EXPECT_EQ(calls.at("graph"), 9 - 2 + 6 - 2);
+  EXPECT_EQ(direct_calls.at("graph"), 0);
+  EXPECT_EQ(calls.at("experts"), direct_calls.at("experts"));
+}
+
+// Rows of a prompt on tensor cores: inputs are rounded to bf16, so values are near, and a prompt in
+// other chunks is near as well.
+TEST_F(CudaBackend, TensorCoresAreCloseToTheReference) {
+  ModelConfig other = two_layers();
+  other.hidden = 96;
+  other.intermediate = 64;
+  other.num_q_heads = 6;
+  other.num_kv_heads = 3;
+  other.head_dim = 128;
+  other.vocab = 75;
+  ModelConfig bf16 = two_layers();
+  bf16.expert_format = ExpertFormat::kBf16;
+  for (const ModelConfig& config : {micro_config(), other, bf16}) {
+    const auto checkpoint = make_micro_checkpoint(config, 5);
+    kernels::BackendOptions options = small_options();
+    options.tensor_cores = true;
+    for (const std::size_t chunk : {17U, 33U, 100U}) {
+      const auto tokens = random_tokens(100, config.vocab, 3);
+      const Rows expected = prompt_rows(ref(), *checkpoint, tokens, 100);
+      const Rows got = prompt_rows(cuda(), *checkpoint, tokens, chunk, options);
+      double total = 0.0;
+      for (std::size_t t = 0; t < tokens.size(); ++t)
+        for (std::size_t id = 0; id < got[t].size(); ++id)
+          total += std::abs(static_cast<double>(got[t][id]) - static_cast<double>(expected[t][id]));
+      const double mean = total / static_cast<double>(tokens.size() * got[0].size());
+      RecordProperty("mean", std::to_string(mean));
+      EXPECT_LT(mean, 0.05) << "chunk " << chunk << ", H " << config.hidden;
+      EXPECT_NE(got, prompt_rows(cuda(), *checkpoint, tokens, chunk)) << "another path";
+    }
+  }
+}
+
+// Plain draws are the card's, the others the host's; ref draws all on the host.
+TEST_F(CudaBackend, DrawsAreTheReferences) {
+  const auto checkpoint = make_micro_checkpoint(micro_config(), 3);
+  const auto prompt = random_tokens(9, 384, 4);
+  std::vector<SamplingParams> kinds(5);
+  kinds[0].temperature = 0.0F;
+  kinds[1].temperature = 1.0F;
+  kinds[2].temperature = 5.0F;
+  kinds[3].top_k = 3;
+  kinds[4].temperature = 2.0F;
+  kinds[4].ignore_eos = true;
+  kinds[4].stop_ids = {7};
+  const auto run = [&](const TestBackend& backend) {
+    StepRunner runner(backend, *checkpoint, small_options(), {1, 33, 383});
+    std::vector<TokenId> tokens;
+    SlotId slot = 0;
+    for (SamplingParams sampling : kinds) {
+      sampling.seed = 1234 + static_cast<std::uint64_t>(slot);
+      runner.builder().admit(slot++, sampling);
+    }
+    for (SlotId each = 0; each < slot; ++each)
+      runner.builder().prefill(each, prompt, Want::kSample);
+    for (int step = 0; step < 12; ++step) {
+      for (const RowResult& row : runner.run().rows) tokens.push_back(row.token);
+      for (SlotId each = 0; each < slot; ++each) runner.builder().decode(each);
+    }
+    return tokens;
+  };
+  EXPECT_EQ(run(cuda()), run(ref()));
+}
+
+TEST_F(CudaBackend, StatisticsCountTheExpertsThatWereRead) {
+  ModelConfig config = two_layers();
+  const auto checkpoint = make_micro_checkpoint(config, 3);
+  const auto slab =
+      kernels::make_slab_layout(config.hidden, config.intermediate, config.expert_format);
+  StepRunner runner(cuda(), *checkpoint);
+  runner.builder().admit(0);
+  runner.backend().take_stats();
+  runner.builder().prefill(0, random_tokens(1, 384, 1), Want::kSample);
+  runner.builder().pad(3, 0, 0);
+  runner.run();
+  for (const auto& stage : runner.backend().take_stats())
+    if (stage.name == "experts") {
+      EXPECT_EQ(stage.weight_bytes, static_cast<std::int64_t>(slab.bytes) * 4 * 2);
+    }
+}
+
+TEST_F(CudaBackend, FailedAllocationsNameTheirLine) {
+  const auto checkpoint = make_micro_checkpoint(two_layers(), 3);
+  for (const std::string line : {"weights.dense", "kv.pool"}) {
+    ASSERT_TRUE(fault::arm("alloc." + line + "=oom"));
+    try {
+      StepRunner runner(cuda(), *checkpoint);
+      ADD_FAILURE() << line << " was allocated";
+    } catch (const MemoryError& error) {
+      EXPECT_NE(std::string(error.what()).find("card memory for " + line), std::string::npos)
+          << error.what();
+    }
+    fault::disarm();
+  }
+}
+
+TEST_F(CudaBackend, RefusesGroupsOfTooManyHeads) {
+  ModelConfig config = two_layers();
+  config.num_q_heads = 17;
+  config.num_kv_heads = 1;
+  EXPECT_THROW(kernels::make_cuda_backend({.config = config, .never_emit = {}}), StartupError);
+}
+
+TEST(CudaDevice, SaysWhatIsMissing) {
+  const kernels::CudaDevice device = kernels::find_cuda_device();
+  if (device.usable) {
+    EXPECT_TRUE(device.built_in);
+    EXPECT_FALSE(device.name.empty());
+    return;
+  }
+  EXPECT_FALSE(device.problem.empty());
+  EXPECT_THROW(kernels::make_cuda_backend({.config = micro_config(), .never_emit = {}}),
+               StartupError);
+}
+
+}  // namespace
+}  // namespace strata::test
