@@ -166,6 +166,7 @@ ModelSetup::ModelSetup(const Options& options)
     : options_(options),
       located_(locate_model(options.model, options, executable_directory())),
       threads_(options.threads > 0 ? options.threads : default_threads()) {
+  cpu_isa();  // a name that is wrong is the command line's fault, not the model's
   ask_for_huge_pages(options.huge_pages);
   loading([&] {
     tokenizer_ = tokenizer::Tokenizer::load(tokenizer_file(options, located_));

@@ -289,10 +289,11 @@ bool Session::is_abandoned() const {
   return since && context().clock.now() - *since >= patience;
 }
 
-// Nobody keeps the session any longer; its log may stay.
+// Nobody keeps the session any longer, or finds it; its log may stay.
 void Session::set_done() {
   done_ = true;
   if (log_) context().streams.let_go(id_);
+  else context().streams.remove(id_);
 }
 
 void Session::finish() {
