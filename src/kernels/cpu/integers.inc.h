@@ -38,16 +38,15 @@ inline void quantise(const QuantiseRow& row) {
     const std::uint32_t bits = Int::max_magnitude(even, odd);
     float largest = 0.0F;
     __builtin_memcpy(&largest, &bits, sizeof largest);
-    // A block of nothing is zero; one with a NaN or an infinity makes every product NaN.
+    // A block of nothing is zero; one with a NaN or an infinity makes every product NaN by its
+    // scale.
     float inverse = most / largest;
     quad.scale[b] = largest / most;
     if (bits < kTiniest) inverse = quad.scale[b] = 0.0F;
-    if (bits >= kInfinite) {
-      inverse = 0.0F;
-      quad.scale[b] = __builtin_nanf("");
-    }
-    const Int q_even = Int::rounded(even * Vec::all(inverse));
-    const Int q_odd = Int::rounded(odd * Vec::all(inverse));
+    const bool finite = bits < kInfinite;
+    if (!finite) quad.scale[b] = __builtin_nanf("");
+    const Int q_even = finite ? Int::rounded(even * Vec::all(inverse)) : Int::all(0);
+    const Int q_odd = finite ? Int::rounded(odd * Vec::all(inverse)) : Int::all(0);
     quad.bias[b] = -128 * (q_even + q_odd).sum();
     // One plane: its bytes are the "low" ones, which lie first.
     std::byte* parts = quad.values[0] + b * 16;
