@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(kBlockThreads, kLeastBlocks) dense_kernel(cons
   for (int t = 0; t < T; ++t)
     input[t] = static_cast<std::uint32_t>(min(token + t, args.count - 1)) * args.weight.cols;
   const float value =
-      multiply<T>(Bf16Weights{args.weight.data, args.weight.cols}, rows, args.x, input);
+      multiply<T>(Bf16Weights{args.weight}, rows, args.x, input);
   const LaneOutput<T> lane;
   const int row = first + lane.row;
   if (!lane.owned || row >= args.weight.rows || token + lane.token >= args.count) return;
@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(kBlockThreads, kLeastBlocks)
     input[n] = static_cast<std::uint32_t>(min(token + 8 * n + lane_id() / 4, args.count - 1)) *
                args.weight.cols;
   float sums[2][N][4] = {};
-  multiply_tensor<N>(Bf16Weights{args.weight.data, args.weight.cols}, rows, args.x16, input, sums);
+  multiply_tensor<N>(Bf16Weights{args.weight}, rows, args.x16, input, sums);
   const auto store = [&](int row, int at, float value) {
     if (row >= args.weight.rows || at >= args.count) return;
     args.out[static_cast<std::size_t>(at) * args.weight.rows + row] =

@@ -20,7 +20,7 @@ struct DenseWeight {
   std::int64_t first_row = 0;  // of the whole tensor
   std::size_t bytes = 0;
 
-  Matrix matrix() const { return {reinterpret_cast<const std::uint16_t*>(data), rows, cols}; }
+  Matrix matrix() const { return {data, nullptr, rows, cols}; }
   const float* vector() const { return reinterpret_cast<const float*>(data); }
 };
 

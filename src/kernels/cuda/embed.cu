@@ -13,7 +13,8 @@ __global__ void embed_kernel(const EmbedArgs args) {
   float* out = args.x + static_cast<std::size_t>(blockIdx.x) * hidden;
   const std::int64_t id = row.token - args.first_row;
   const bool mine = row.seq >= 0 && id >= 0 && id < args.table.rows;
-  const std::uint16_t* values = args.table.data + (mine ? id : 0) * hidden;
+  const std::uint16_t* values =
+      static_cast<const std::uint16_t*>(args.table.data) + (mine ? id : 0) * hidden;
   for (int i = threadIdx.x; i < hidden; i += kBlockThreads)
     out[i] = mine ? from_bf16(values[i]) : 0.0F;
 }

@@ -12,9 +12,10 @@
 
 namespace strata::kernels::cuda {
 
-// Row-major bfloat16.
+// Row-major [rows, cols]: bfloat16, or int8 with a bfloat16 scale for each 32 values of a row.
 struct Matrix {
-  const std::uint16_t* data = nullptr;
+  const void* data = nullptr;
+  const std::uint16_t* scales = nullptr;  // [rows, cols / 32]; null: data is bfloat16
   std::int32_t rows = 0;
   std::int32_t cols = 0;
 };

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/kernels.h"
 #include "kernels/cuda/numbers.cuh"
 #include "kernels/cuda/warp.cuh"
 
@@ -24,6 +25,10 @@ inline constexpr int kLeastBlocks = 2;  // of a multiprocessor: bounds the regis
 struct Bf16Weights {
   const std::uint16_t* data;
   int k;
+
+  __device__ Bf16Weights(const std::uint16_t* values, int cols) : data(values), k(cols) {}
+  __device__ explicit Bf16Weights(const Matrix& matrix)
+      : data(static_cast<const std::uint16_t*>(matrix.data)), k(matrix.cols) {}
 
   static constexpr float kInputScale = 1.0F;
   using Values = uint4;

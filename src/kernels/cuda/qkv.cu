@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(kBlockThreads, kLeastBlocks) qkv_kernel(const 
 #pragma unroll
   for (int t = 0; t < T; ++t)
     input[t] = static_cast<std::uint32_t>(min(token + t, args.rows - 1)) * matrix.cols;
-  float value = multiply<T>(Bf16Weights{matrix.data, matrix.cols}, rows, args.x, input);
+  float value = multiply<T>(Bf16Weights{matrix}, rows, args.x, input);
 
   const LaneOutput<T> lane;
   const bool is_second = lane.row >= 2;
@@ -110,7 +110,7 @@ __global__ void __launch_bounds__(kBlockThreads, kLeastBlocks)
     input[n] =
         static_cast<std::uint32_t>(min(token + 8 * n + lane_id() / 4, args.rows - 1)) * matrix.cols;
   float sums[2][N][4] = {};
-  multiply_tensor<N>(Bf16Weights{matrix.data, matrix.cols}, rows, args.x16, input, sums);
+  multiply_tensor<N>(Bf16Weights{matrix}, rows, args.x16, input, sums);
   const float* bias = args.bias[tile.source] + first;
   each_result<N>(sums, [&](int pair, int t, float a, float b) {
     if (token + t >= args.rows) return;

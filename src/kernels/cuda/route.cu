@@ -65,7 +65,7 @@ __device__ void route_row(const RouteArgs& args, std::int32_t row) {
     int rows[kTileRows];
     for (int r = 0; r < kTileRows; ++r) rows[r] = min(first + r, routing.num_experts - 1);
     const float value =
-        multiply<1>(Bf16Weights{args.weight.data, args.weight.cols}, rows, normed, input);
+        multiply<1>(Bf16Weights{args.weight}, rows, normed, input);
     const LaneOutput<1> lane;
     const int expert = first + lane.row;
     if (lane.owned && expert < routing.num_experts) logits[expert] = value + args.bias[expert];
