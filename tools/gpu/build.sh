@@ -12,14 +12,15 @@ source tools/setup/packages.sh
 archs=${1:-90a}
 cmake -S . -B build/gpu -G Ninja -DCMAKE_BUILD_TYPE=Release -DSTRATA_CUDA=ON \
   -DSTRATA_CUDA_ARCHS="$archs" >/dev/null
-ninja -C build/gpu -j "$(build_jobs)" strata test_kernels test_golden
+ninja -C build/gpu -j "$(build_jobs)" strata test_kernels test_golden bench_cuda_kernels
 
 rm -rf .gpu
 mkdir -p .gpu/lib
-cp build/gpu/strata build/gpu/tests/test_kernels build/gpu/tests/test_golden .gpu/
-strip .gpu/strata .gpu/test_*
+cp build/gpu/strata build/gpu/tests/test_kernels build/gpu/tests/test_golden \
+  build/gpu/bench/bench_cuda_kernels .gpu/
+strip .gpu/strata .gpu/test_* .gpu/bench_*
 # All but the C library, which belongs to the machine.
-ldd .gpu/strata .gpu/test_* | awk '$2 == "=>" { print $3 }' | sort -u |
+ldd .gpu/strata .gpu/test_* .gpu/bench_* | awk '$2 == "=>" { print $3 }' | sort -u |
   grep -vE '/(libc|libm|libdl|librt|libpthread)\.so' | xargs -I{} cp -L {} .gpu/lib/
 # Tests look for models and golden data where they were compiled.
 pwd >.gpu/source_dir

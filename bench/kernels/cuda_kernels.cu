@@ -1,0 +1,454 @@
+// Times the launches of the CUDA backend at the 20b's shapes on the card at hand, stage by stage
+// and as whole layers: random weights, 24 distinct layers, recorded as graphs.
+//
+//   bench_cuda_kernels [--rows 1,8,32] [--context 1024] [--skew uniform|zipf|one] [--only qkv,...]
+//
+// Columns: microseconds a layer (median of the replays), GB/s of the bytes that must be read,
+// TFLOP/s.
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/launch.cuh"
+
+namespace strata::kernels::cuda {
+namespace {
+
+constexpr int kLayers = 24;
+constexpr int kHidden = 2880;
+constexpr int kIntermediate = 2880;
+constexpr int kExperts = 32;
+constexpr int kTopK = 4;
+constexpr int kQHeads = 64;
+constexpr int kKvHeads = 8;
+constexpr int kHeadDim = 64;
+constexpr int kVocab = 201088;
+constexpr int kWindow = 128;
+constexpr int kPageTokens = 16;
+constexpr int kMostHeadRows = 64;
+constexpr int kReplays = 9;
+
+__device__ std::uint32_t mixed(std::uint64_t z) {
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
+  return static_cast<std::uint32_t>(z >> 32);
+}
+
+// Words of bfloat16 pairs of magnitudes 2^-7 to 2^-5, or any bytes.
+__global__ void fill_kernel(std::uint32_t* to, std::size_t count, std::uint64_t seed, bool bf16) {
+  const std::size_t stride = static_cast<std::size_t>(gridDim.x) * blockDim.x;
+  for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
+       i += stride) {
+    const std::uint32_t bits = mixed(seed + i * 0x9e3779b97f4a7c15ULL);
+    to[i] = bf16 ? (bits & 0x80ff80ffU) | 0x3c003c00U : bits;
+  }
+}
+
+__global__ void floats_kernel(float* to, std::size_t count, std::uint64_t seed) {
+  const std::size_t stride = static_cast<std::size_t>(gridDim.x) * blockDim.x;
+  for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
+       i += stride)
+    to[i] = static_cast<float>(static_cast<std::int32_t>(mixed(seed + i * 0x9e3779b97f4a7c15ULL))) *
+            0x1p-31F;
+}
+
+struct Options {
+  std::vector<int> rows{1, 8, 32, 128, 512, 2048};
+  int context = 1024;  // keys before the step's rows
+  std::string skew = "uniform";
+  std::string only;
+};
+
+class Bench {
+ public:
+  explicit Bench(const Options& options)
+      : options_(options),
+        most_rows_(*std::max_element(options.rows.begin(), options.rows.end())),
+        slab_(make_slab_layout(kHidden, kIntermediate, ExpertFormat::kMxfp4)),
+        memory_("bench", std::size_t{60} << 30) {
+    make_weights();
+    make_buffers();
+  }
+
+  void run() {
+    std::printf("context %d, routing %s\n%-6s %-10s %10s %10s %10s\n", options_.context,
+                options_.skew.c_str(), "rows", "stage", "us/layer", "GB/s", "TFLOP/s");
+    for (const int rows : options_.rows) run_rows(rows);
+  }
+
+ private:
+  template <class T>
+  T* take(std::size_t count) {
+    return reinterpret_cast<T*>(memory_.take(count * sizeof(T)));
+  }
+  template <class T>
+  T* copied(const std::vector<T>& values) {
+    T* to = take<T>(values.size());
+    copy_and_wait(stream_, to, values.data(), values.size() * sizeof(T));
+    return to;
+  }
+  void fill(void* to, std::size_t bytes, bool bf16) {
+    launch(stream_.get(), dim3(1024), fill_kernel, static_cast<std::uint32_t*>(to), bytes / 4,
+           ++seed_, bf16);
+  }
+  Matrix matrix(int rows, int cols) {
+    const std::size_t count = static_cast<std::size_t>(rows) * cols;
+    Matrix matrix{take<std::uint16_t>(count), nullptr, rows, cols};
+    fill(const_cast<void*>(matrix.data), count * 2, true);
+    return matrix;
+  }
+  float* floats(std::size_t count) {
+    float* to = take<float>(count);
+    launch(stream_.get(), dim3(1024), floats_kernel, to, count, ++seed_);
+    return to;
+  }
+
+  void make_weights() {
+    std::vector<const std::byte*> table;
+    for (int layer = 0; layer < kLayers; ++layer) {
+      qkv_.push_back({matrix(kQHeads * kHeadDim, kHidden), matrix(kKvHeads * kHeadDim, kHidden),
+                      matrix(kKvHeads * kHeadDim, kHidden)});
+      out_.push_back(matrix(kHidden, kQHeads * kHeadDim));
+      router_.push_back(matrix(kExperts, kHidden));
+      for (int expert = 0; expert < kExperts; ++expert) {
+        auto* slab = take<std::byte>(slab_.bytes);
+        fill(slab, slab_.bytes, false);
+        for (const auto& [offset, bytes] :
+             {std::pair{slab_.gate_up_scales, slab_.gate_up_scale_bytes()},
+              std::pair{slab_.down_scales, slab_.down_scale_bytes()}})
+          check(cudaMemsetAsync(slab + offset, 119, bytes, stream_.get()), "filling");
+        for (const auto& [offset, bytes] :
+             {std::pair{slab_.gate_up_bias, slab_.gate_up_bias_bytes()},
+              std::pair{slab_.down_bias, slab_.down_bias_bytes()}})
+          fill(slab + offset, bytes, true);
+        table.push_back(slab);
+      }
+    }
+    head_ = matrix(kVocab, kHidden);
+    table_ = copied(table);
+    bias_ = floats(kVocab);
+  }
+
+  void make_buffers() {
+    const std::size_t rows = most_rows_;
+    const std::size_t pairs = rows * kTopK;
+    x_ = floats(rows * kHidden);
+    normed_ = floats(rows * kHidden);
+    q_ = floats(rows * kQHeads * kHeadDim);
+    attn_ = floats(rows * kQHeads * kHeadDim);
+    delta_ = floats(rows * kHidden);
+    x16_ = take<std::uint16_t>(rows * kQHeads * kHeadDim);
+    inner16_ = take<std::uint16_t>(pairs * kIntermediate);
+    inner_ = floats(pairs * kIntermediate);
+    outer_ = floats(pairs * kHidden);
+    logits_ = floats(std::size_t{kMostHeadRows} * kVocab);
+    router_logits_ = floats(rows * kExperts);
+    routing_ = {take<std::int32_t>(pairs),
+                take<float>(pairs),
+                take<std::int32_t>(pairs),
+                take<std::int32_t>(kExperts),
+                take<ExpertTile>(pairs + kExperts),
+                take<std::int32_t>(1),
+                take<unsigned long long>(1),
+                kExperts,
+                kTopK,
+                0};
+    banned_ = take<std::uint32_t>((kVocab + 31) / 32);
+    parts_ = take<DrawPart>(std::size_t{kMostHeadRows} * kDrawParts);
+    drawn_ = take<DrawPart>(kMostHeadRows);
+    check(cudaMemsetAsync(banned_, 0, (kVocab + 31) / 32 * 4, stream_.get()), "filling");
+    check(cudaMemsetAsync(routing_.experts_read, 0, 8, stream_.get()), "filling");
+    std::vector<float> inv_freq(kHeadDim / 2);
+    for (std::size_t i = 0; i < inv_freq.size(); ++i)
+      inv_freq[i] = std::pow(150000.0F, -2.0F * static_cast<float>(i) / kHeadDim);
+    inv_freq_ = copied(inv_freq);
+    max_splits_ = (options_.context + most_rows_ + kSplitKeys) / kSplitKeys + 1;
+    split_out_ = take<float>(std::size_t{16} * kQHeads * max_splits_ * kHeadDim);
+    split_state_ = take<float>(std::size_t{16} * kQHeads * max_splits_ * 2);
+  }
+
+  // Steps of up to 128 rows are decodes of that many sequences, larger ones a prompt's chunk.
+  void make_step(int rows) {
+    const bool prompt = rows > 128;
+    const int seqs = prompt ? 1 : rows;
+    const int keys = options_.context + (prompt ? rows : 1);
+    const int pages_a_seq = (keys + kPageTokens - 1) / kPageTokens;
+    std::vector<StepRow> step(static_cast<std::size_t>(rows));
+    for (int i = 0; i < rows; ++i)
+      step[static_cast<std::size_t>(i)] = {0, options_.context + (prompt ? i : 0), prompt ? 0 : i};
+    std::vector<StepSeq> seq(static_cast<std::size_t>(seqs));
+    for (int s = 0; s < seqs; ++s)
+      seq[static_cast<std::size_t>(s)] = {{s * pages_a_seq, s * pages_a_seq}, {0, 0}};
+    std::vector<std::int32_t> pages(static_cast<std::size_t>(seqs * pages_a_seq));
+    std::iota(pages.begin(), pages.end(), 0);
+    std::shuffle(pages.begin(), pages.end(), random_);
+    std::vector<StepLogits> logits(kMostHeadRows);
+    for (int i = 0; i < kMostHeadRows; ++i)
+      logits[static_cast<std::size_t>(i)] = {std::min(i, rows - 1), DrawKind::kGreedy, 1.0, 0};
+    inputs_ = {copied(step), copied(logits), copied(seq), copied(pages)};
+    const std::size_t block = std::size_t{kPageTokens} * kHeadDim * 2;
+    kv_ = {.pages = nullptr,
+           .page_bytes = block * 2 * kKvHeads * (kLayers / 2),
+           .block_bytes = block,
+           .page_tokens = kPageTokens,
+           .heads = kKvHeads,
+           .head_dim = kHeadDim,
+           .group = 0,
+           .bf16 = true};
+    auto* pool = take<std::byte>(kv_.page_bytes * pages.size() * 2);
+    fill(pool, kv_.page_bytes * pages.size() * 2, true);
+    for (int group = 0; group < 2; ++group)
+      pools_[group] = pool + static_cast<std::size_t>(group) * kv_.page_bytes * pages.size();
+  }
+
+  // The experts of each row, sorted as route does; returns how many are read.
+  int make_routing(int rows, int tile_tokens) {
+    std::vector<double> weights(kExperts, 1.0);
+    if (options_.skew == "zipf")
+      for (int e = 0; e < kExperts; ++e) weights[static_cast<std::size_t>(e)] = 1.0 / (e + 1);
+    std::vector<std::int32_t> expert;
+    for (int row = 0; row < rows; ++row) {
+      std::vector<std::int32_t> chosen;
+      if (options_.skew == "one") chosen = {0, 1, 2, 3};
+      while (static_cast<int>(chosen.size()) < kTopK) {
+        const int e = std::discrete_distribution<int>(weights.begin(), weights.end())(random_);
+        if (std::find(chosen.begin(), chosen.end(), e) == chosen.end()) chosen.push_back(e);
+      }
+      expert.insert(expert.end(), chosen.begin(), chosen.end());
+    }
+    std::vector<std::int32_t> order;
+    std::vector<ExpertTile> tiles;
+    int read = 0;
+    for (int e = 0; e < kExperts; ++e) {
+      const auto begin = static_cast<std::int32_t>(order.size());
+      for (std::size_t pair = 0; pair < expert.size(); ++pair)
+        if (expert[pair] == e) order.push_back(static_cast<std::int32_t>(pair));
+      const auto count = static_cast<std::int32_t>(order.size()) - begin;
+      read += count > 0 ? 1 : 0;
+      for (int done = 0; done < count; done += tile_tokens)
+        tiles.push_back({e, begin + done, std::min(tile_tokens, count - done)});
+    }
+    const std::vector<float> even(expert.size(), 0.25F);
+    const auto num_tiles = static_cast<std::int32_t>(tiles.size());
+    const auto put = [&](void* to, const void* from, std::size_t bytes) {
+      copy_and_wait(stream_, to, from, bytes);
+    };
+    put(routing_.expert, expert.data(), expert.size() * 4);
+    put(routing_.weight, even.data(), even.size() * 4);
+    put(routing_.order, order.data(), order.size() * 4);
+    put(routing_.tiles, tiles.data(), tiles.size() * sizeof(ExpertTile));
+    put(routing_.num_tiles, &num_tiles, 4);
+    routing_.tile_tokens = tile_tokens;
+    return read;
+  }
+
+  // Median microseconds of a replay of what `record` launches.
+  double time(const std::function<void()>& record) {
+    record();  // loads the modules
+    stream_.synchronize();
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t exec = nullptr;
+    check(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeThreadLocal), "recording");
+    record();
+    check(cudaStreamEndCapture(stream_.get(), &graph), "recording");
+    check(cudaGraphInstantiate(&exec, graph, 0), "recording");
+    std::vector<double> micros;
+    for (int i = 0; i < kReplays; ++i) {
+      begin_.record(stream_);
+      check(cudaGraphLaunch(exec, stream_.get()), "a replay");
+      end_.record(stream_);
+      stream_.synchronize();
+      micros.push_back(static_cast<double>(end_.milliseconds_since(begin_)) * 1e3);
+    }
+    cudaGraphExecDestroy(exec);
+    cudaGraphDestroy(graph);
+    std::nth_element(micros.begin(), micros.begin() + kReplays / 2, micros.end());
+    return micros[kReplays / 2];
+  }
+
+  void cell(int rows, const char* stage, int calls, double bytes, double flops,
+            const std::function<void(int)>& launch_one) {
+    if (!options_.only.empty() && options_.only.find(stage) == std::string::npos) return;
+    const double micros = time([&] {
+                            for (int i = 0; i < calls; ++i) launch_one(i);
+                          }) /
+                          calls;
+    std::printf("%-6d %-10s %10.2f %10.1f %10.2f\n", rows, stage, micros, bytes / micros / 1e3,
+                flops / micros / 1e6);
+    std::fflush(stdout);
+  }
+
+  bool tensor(int rows) const { return rows >= 16; }
+
+  NormArgs norm(float* out) const {
+    return {inputs_, x_, delta_, nullptr, bias_, 1e-5F, kHidden, out};
+  }
+  QkvArgs qkv(int rows, int layer) const {
+    QkvArgs args{.inputs = inputs_,
+                 .x = normed_,
+                 .x16 = tensor(rows) ? x16_ : nullptr,
+                 .rows = rows,
+                 .weight = {qkv_[layer][0], qkv_[layer][1], qkv_[layer][2]},
+                 .bias = {bias_, bias_, bias_},
+                 .inv_freq = inv_freq_,
+                 .concentration = 1.0F,
+                 .q_heads = kQHeads,
+                 .kv = layer_kv(layer),
+                 .q = q_};
+    return args;
+  }
+  KvLayer layer_kv(int layer) const {
+    KvLayer kv = kv_;
+    kv.group = layer % 2;
+    kv.pages =
+        pools_[layer % 2] + static_cast<std::size_t>(layer / 2) * kKvHeads * 2 * kv.block_bytes;
+    return kv;
+  }
+  AttendArgs attend(int rows, int layer, bool window) const {
+    return {.inputs = inputs_,
+            .q = q_,
+            .sinks = bias_,
+            .kv = layer_kv(layer),
+            .q_heads = kQHeads,
+            .window = window ? kWindow : 0,
+            .scale = 0.125F,
+            .rows = rows,
+            .split_rows = 16,
+            .max_splits = max_splits_,
+            .split_out = split_out_,
+            .split_state = split_state_,
+            .out = attn_};
+  }
+  DenseArgs dense(int rows, const Matrix& weight, const float* x, float* out) const {
+    return {weight, bias_, x, tensor(rows) ? x16_ : nullptr, out, rows};
+  }
+  ExpertsArgs experts(int rows, int layer) const {
+    return {.routing = routing_,
+            .slabs = table_ + layer * kExperts,
+            .slab = slab_,
+            .x = normed_,
+            .rows = rows,
+            .limit = 7.0F,
+            .alpha = 1.702F,
+            .add_bias = true,
+            .x16 = tensor(rows) ? x16_ : nullptr,
+            .inner16 = tensor(rows) ? inner16_ : nullptr,
+            .inner = inner_,
+            .outer = outer_,
+            .out = delta_};
+  }
+
+  void run_rows(int rows) {
+    make_step(rows);
+    const int read = make_routing(rows, tensor(rows) ? kTensorTokens : kTileTokens);
+    const auto dense_cost = [&](double m, double k) {
+      return std::pair{m * k * 2, 2.0 * m * k * rows};
+    };
+    const auto [qkv_bytes, qkv_flops] = dense_cost(5120, kHidden);
+    const auto [out_bytes, out_flops] = dense_cost(kHidden, 4096);
+    const double moe_bytes = static_cast<double>(read) * static_cast<double>(slab_.bytes);
+    const double moe_flops = 2.0 * rows * kTopK * 3.0 * kHidden * kIntermediate;
+    const double keys = rows > 128 ? options_.context + rows / 2.0 : options_.context + 1.0;
+    const double kv_bytes = (rows > 128 ? options_.context + rows : keys * rows) * 2048.0;
+    const double window_keys = std::min<double>(keys, kWindow);
+    std::printf("%d experts read\n", read);
+    cell(rows, "norm", kLayers, 0, 0,
+         [&](int) { launch_norm(stream_.get(), rows, norm(normed_)); });
+    cell(rows, "qkv", kLayers, qkv_bytes, qkv_flops,
+         [&](int layer) { launch_qkv(stream_.get(), qkv(rows, layer)); });
+    cell(rows, "full", kLayers, kv_bytes, 4.0 * rows * keys * 4096,
+         [&](int layer) { launch_attend(stream_.get(), attend(rows, layer, false)); });
+    cell(rows, "window", kLayers, kv_bytes / keys * window_keys, 4.0 * rows * window_keys * 4096,
+         [&](int layer) { launch_attend(stream_.get(), attend(rows, layer, true)); });
+    cell(rows, "out", kLayers, out_bytes, out_flops,
+         [&](int layer) { launch_dense(stream_.get(), dense(rows, out_[layer], attn_, delta_)); });
+    cell(rows, "experts", kLayers, moe_bytes, moe_flops,
+         [&](int layer) { launch_experts(stream_.get(), experts(rows, layer)); });
+    cell(rows, "route", kLayers, 2.0 * kExperts * kHidden, 0, [&](int layer) {
+      launch_route(stream_.get(), rows,
+                   {norm(normed_), router_[layer], bias_, router_logits_, routing_});
+    });
+    const int head_rows = std::min(rows > 128 ? 1 : rows, kMostHeadRows);
+    cell(head_rows, "head", 4, 2.0 * kVocab * kHidden, 2.0 * kVocab * kHidden * head_rows,
+         [&](int) { launch_dense(stream_.get(), dense(head_rows, head_, normed_, logits_)); });
+    cell(head_rows, "draw", 4, 4.0 * kVocab * head_rows, 0, [&](int) {
+      launch_draw(stream_.get(), {inputs_, 0, head_rows, logits_, banned_, kVocab, parts_, drawn_});
+    });
+    make_routing(rows, tensor(rows) ? kTensorTokens : kTileTokens);
+    cell(rows, "layers", 1, kLayers * (qkv_bytes + out_bytes + moe_bytes),
+         kLayers * (qkv_flops + out_flops + moe_flops), [&](int) {
+           for (int layer = 0; layer < kLayers; ++layer) {
+             launch_norm(stream_.get(), rows, norm(normed_));
+             launch_qkv(stream_.get(), qkv(rows, layer));
+             launch_attend(stream_.get(), attend(rows, layer, layer % 2 == 0));
+             launch_dense(stream_.get(), dense(rows, out_[layer], attn_, delta_));
+             launch_route(stream_.get(), rows,
+                          {norm(normed_), router_[layer], bias_, router_logits_, routing_});
+             launch_experts(stream_.get(), experts(rows, layer));
+           }
+         });
+  }
+
+  const Options options_;
+  const int most_rows_;
+  const SlabLayout slab_;
+  Stream stream_;
+  Event begin_, end_;
+  DeviceArena memory_;
+  std::uint64_t seed_ = 0;
+  std::mt19937_64 random_{1};
+
+  std::vector<std::array<Matrix, 3>> qkv_;
+  std::vector<Matrix> out_, router_;
+  Matrix head_;
+  const std::byte* const* table_ = nullptr;
+  float* bias_ = nullptr;  // of everything
+  float *x_ = nullptr, *normed_ = nullptr, *q_ = nullptr, *attn_ = nullptr, *delta_ = nullptr;
+  std::uint16_t *x16_ = nullptr, *inner16_ = nullptr;
+  float *inner_ = nullptr, *outer_ = nullptr, *logits_ = nullptr, *router_logits_ = nullptr;
+  float *split_out_ = nullptr, *split_state_ = nullptr;
+  std::int32_t max_splits_ = 0;
+  const float* inv_freq_ = nullptr;
+  Routing routing_{};
+  StepInputs inputs_{};
+  KvLayer kv_{};
+  std::byte* pools_[2] = {};
+  std::uint32_t* banned_ = nullptr;
+  DrawPart *parts_ = nullptr, *drawn_ = nullptr;
+};
+
+}  // namespace
+}  // namespace strata::kernels::cuda
+
+int main(int argc, char** argv) {
+  strata::kernels::cuda::Options options;
+  for (int i = 1; i + 1 < argc; i += 2) {
+    const std::string flag = argv[i];
+    if (flag == "--rows") {
+      options.rows.clear();
+      for (char* at = argv[i + 1]; *at != '\0';) {
+        options.rows.push_back(static_cast<int>(std::strtol(at, &at, 10)));
+        if (*at == ',') ++at;
+      }
+    } else if (flag == "--context") options.context = std::atoi(argv[i + 1]);
+    else if (flag == "--skew") options.skew = argv[i + 1];
+    else if (flag == "--only") options.only = argv[i + 1];
+  }
+  try {
+    strata::kernels::cuda::Bench(options).run();
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+  return 0;
+}
