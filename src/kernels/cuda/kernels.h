@@ -66,6 +66,7 @@ struct DenseArgs {
   std::int32_t count;
 };
 void launch_dense(cudaStream_t stream, const DenseArgs& args);
+void launch_dense_gemm(cudaStream_t stream, const DenseArgs& args);  // on tensor cores
 // to = from in bfloat16; `count` is a multiple of 8.
 void launch_round(cudaStream_t stream, const float* from, std::uint16_t* to, std::int64_t count);
 
@@ -83,6 +84,7 @@ struct QkvArgs {
   float* q;  // [rows, q_dim]
 };
 void launch_qkv(cudaStream_t stream, const QkvArgs& args);
+void launch_qkv_gemm(cudaStream_t stream, const QkvArgs& args);  // on tensor cores
 
 struct AttendArgs {
   StepInputs inputs;
@@ -154,5 +156,7 @@ struct ExpertsArgs {
   float* out;              // [rows, hidden]
 };
 void launch_experts(cudaStream_t stream, const ExpertsArgs& args);
+// On tensor cores; without the weighted sum.
+void launch_experts_gemm(cudaStream_t stream, const ExpertsArgs& args);
 
 }  // namespace strata::kernels::cuda

@@ -29,15 +29,6 @@ void launch(cudaStream_t stream, dim3 grid, void (*kernel)(Parameters...),
   check(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...), "a launch");
 }
 
-// Calls `fn` with N for tensor cores: so many times 8 rows of a step share a read of the weights.
-template <class Fn>
-void with_tensor_tokens(std::int32_t rows, Fn&& fn) {
-  if (rows <= 8) fn(std::integral_constant<int, 1>{});
-  else if (rows <= 16) fn(std::integral_constant<int, 2>{});
-  else if (rows <= 32) fn(std::integral_constant<int, 4>{});
-  else fn(std::integral_constant<int, 8>{});
-}
-
 // Calls `fn` with the number of rows of a step that share a read of the weights.
 template <class Fn>
 void with_tile_tokens(std::int32_t rows, Fn&& fn) {

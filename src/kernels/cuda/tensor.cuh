@@ -10,6 +10,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/products.cuh"
@@ -81,6 +82,15 @@ __device__ void each_result(const float (&sums)[2][N][4], Store&& store) {
         store(8 * m + tensor_pair(), 8 * n + tensor_token() + j, sums[m][n][j], sums[m][n][2 + j]);
     }
   }
+}
+
+// Calls `fn` with N for tensor cores: so many times 8 rows of a step share a read of the weights.
+template <class Fn>
+void with_tensor_tokens(std::int32_t rows, Fn&& fn) {
+  if (rows <= 8) fn(std::integral_constant<int, 1>{});
+  else if (rows <= 16) fn(std::integral_constant<int, 2>{});
+  else if (rows <= 32) fn(std::integral_constant<int, 4>{});
+  else fn(std::integral_constant<int, 8>{});
 }
 
 }  // namespace strata::kernels::cuda
