@@ -156,13 +156,15 @@ class Bench {
     routing_ = {take<std::int32_t>(pairs),
                 take<float>(pairs),
                 take<std::int32_t>(pairs),
-                take<std::int32_t>(kExperts),
                 take<ExpertTile>(pairs + kExperts),
                 take<std::int32_t>(1),
                 take<unsigned long long>(1),
                 kExperts,
                 kTopK,
                 0};
+    partials_ = {inner_, static_cast<std::int64_t>(pairs) * kIntermediate,
+                 take<std::int32_t>(kMostArrivals)};
+    check(cudaMemsetAsync(partials_.arrived, 0, kMostArrivals * 4, stream_.get()), "filling");
     banned_ = take<std::uint32_t>((kVocab + 31) / 32);
     parts_ = take<DrawPart>(std::size_t{kMostHeadRows} * kDrawParts);
     drawn_ = take<DrawPart>(kMostHeadRows);
@@ -288,7 +290,11 @@ class Bench {
     std::fflush(stdout);
   }
 
-  bool tensor(int rows) const { return rows >= 16; }
+  bool tensor(int rows) const { return rows >= 9; }
+
+  int tile_tokens(int rows) const {
+    return tensor(rows) ? tensor_tile_tokens(rows, kTopK, kExperts) : kTileTokens;
+  }
 
   NormArgs norm(float* out) const {
     return {inputs_, x_, delta_, nullptr, bias_, 1e-5F, kHidden, out};
@@ -297,6 +303,7 @@ class Bench {
     QkvArgs args{.inputs = inputs_,
                  .x = normed_,
                  .x16 = tensor(rows) ? x16_ : nullptr,
+                 .partials = partials_,
                  .rows = rows,
                  .weight = {qkv_[layer][0], qkv_[layer][1], qkv_[layer][2]},
                  .bias = {bias_, bias_, bias_},
@@ -330,7 +337,7 @@ class Bench {
             .out = attn_};
   }
   DenseArgs dense(int rows, const Matrix& weight, const float* x, float* out) const {
-    return {weight, bias_, x, tensor(rows) ? x16_ : nullptr, out, rows};
+    return {weight, bias_, x, tensor(rows) ? x16_ : nullptr, partials_, out, rows};
   }
   ExpertsArgs experts(int rows, int layer) const {
     return {.routing = routing_,
@@ -350,7 +357,7 @@ class Bench {
 
   void run_rows(int rows) {
     make_step(rows);
-    const int read = make_routing(rows, tensor(rows) ? kTensorTokens : kTileTokens);
+    const int read = make_routing(rows, tile_tokens(rows));
     const auto dense_cost = [&](double m, double k) {
       return std::pair{m * k * 2, 2.0 * m * k * rows};
     };
@@ -384,7 +391,7 @@ class Bench {
     cell(head_rows, "draw", 4, 4.0 * kVocab * head_rows, 0, [&](int) {
       launch_draw(stream_.get(), {inputs_, 0, head_rows, logits_, banned_, kVocab, parts_, drawn_});
     });
-    make_routing(rows, tensor(rows) ? kTensorTokens : kTileTokens);
+    make_routing(rows, tile_tokens(rows));
     cell(rows, "layers", 1, kLayers * (qkv_bytes + out_bytes + moe_bytes),
          kLayers * (qkv_flops + out_flops + moe_flops), [&](int) {
            for (int layer = 0; layer < kLayers; ++layer) {
@@ -417,6 +424,7 @@ class Bench {
   std::uint16_t *x16_ = nullptr, *inner16_ = nullptr;
   float *inner_ = nullptr, *outer_ = nullptr, *logits_ = nullptr, *router_logits_ = nullptr;
   float *split_out_ = nullptr, *split_state_ = nullptr;
+  Partials partials_;
   std::int32_t max_splits_ = 0;
   const float* inv_freq_ = nullptr;
   Routing routing_{};

@@ -26,6 +26,7 @@ std::array<StageStats, kNumStages> empty_stats() {
 void check_shape(const ModelConfig& config) {
   STRATA_CHECK(config.hidden % 32 == 0 && config.intermediate % 32 == 0, "{} x {}", config.hidden,
                config.intermediate);
+  STRATA_CHECK(config.num_experts <= kMostExperts, "{} experts", config.num_experts);
   const bool known = config.head_dim == 32 || config.head_dim == 64 || config.head_dim == 128;
   if (!known || config.q_per_kv() < 1 || config.q_per_kv() > kMaxGroupHeads)
     throw StartupError(
@@ -92,6 +93,7 @@ void CudaBackend::prepare(const BackendOptions& options) {
   copy_and_wait(stream_, inv_freq, rope_.inv_freq.data(), rope_bytes);
   inv_freq_ = inv_freq;
   clear_experts_read();
+  clear_arrivals();
   ban_ids();
   activations_.x = {at<void>(layout_.x)};
   activations_.q = {at<void>(layout_.q)};
@@ -193,6 +195,14 @@ void CudaBackend::add_times() {
 
 void CudaBackend::clear_experts_read() {
   check(cudaMemsetAsync(at<void>(layout_.experts_read), 0, sizeof(std::uint64_t), stream_.get()),
+        "clearing");
+}
+
+// The kernels that count up to a product's parts leave zeros behind.
+void CudaBackend::clear_arrivals() {
+  if (!options_.tensor_cores) return;
+  check(cudaMemsetAsync(at<void>(layout_.arrivals), 0, kMostArrivals * sizeof(std::int32_t),
+                        stream_.get()),
         "clearing");
 }
 

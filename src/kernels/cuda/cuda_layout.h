@@ -14,10 +14,11 @@
 namespace strata::kernels::cuda {
 
 inline constexpr std::size_t kAlign = 256;
-inline constexpr std::int32_t kSplitKeys = 256;    // keys of one attention split
-inline constexpr std::int32_t kTileTokens = 8;     // most rows a warp multiplies at once
-inline constexpr std::int32_t kTensorTokens = 64;  // the same on tensor cores
+inline constexpr std::int32_t kSplitKeys = 256;      // keys of one attention split
+inline constexpr std::int32_t kTileTokens = 8;       // most rows a warp multiplies at once
+inline constexpr std::int32_t kMostArrivals = 1024;  // tiles of a product whose K is split
 inline constexpr std::int32_t kMaxGroupHeads = 16;
+inline constexpr std::int32_t kMostExperts = 512;
 
 constexpr std::size_t aligned(std::size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
@@ -48,6 +49,14 @@ struct ExpertTile {
   std::int32_t count;
 };
 
+// Most rows of a tile on tensor cores: about what an expert has where rows are dealt out evenly,
+// but several tiles an expert from where arithmetic takes longer than reading weights.
+inline std::int32_t tensor_tile_tokens(std::int32_t rows, std::int32_t top_k,
+                                       std::int32_t num_experts) {
+  const std::int32_t mean = rows * top_k / num_experts;
+  return mean <= 6 ? 16 : (mean <= 20 ? 32 : 128);
+}
+
 // The best id of a part of the vocabulary; id -1: none has a finite logit.
 struct DrawPart {
   double score;
@@ -66,11 +75,11 @@ struct ActivationLayout {
   std::size_t inner = 0, outer = 0;           // f32 [pairs, intermediate | hidden]
   // Inputs of tensor cores, bf16; not there without them.
   std::size_t normed16 = 0, attn16 = 0, inner16 = 0;  // [rows | rows | pairs, ...]
+  std::size_t arrivals = 0;                           // i32 [kMostArrivals]
   std::size_t router_logits = 0;                      // f32 [rows, experts]
   std::size_t pair_expert = 0;                        // i32 [pairs]; -1: padding
   std::size_t pair_weight = 0;                        // f32 [pairs]
   std::size_t pair_order = 0;                         // i32 [pairs]: pairs sorted by expert
-  std::size_t expert_next = 0;                        // i32 [experts]
   std::size_t tiles = 0, num_tiles = 0;               // ExpertTile [max_tiles], i32
   std::size_t experts_read = 0;                // u64: experts computed since the last statistics
   std::size_t split_out = 0, split_state = 0;  // f32 [split_rows, heads, splits, head_dim | 2]
@@ -118,12 +127,12 @@ inline ActivationLayout make_activation_layout(const ModelConfig& c,
     layout.normed16 = place(rows * c.hidden, 2);
     layout.attn16 = place(rows * c.q_dim(), 2);
     layout.inner16 = place(pairs * c.intermediate, 2);
+    layout.arrivals = place(kMostArrivals);
   }
   layout.router_logits = place(rows * c.num_experts);
   layout.pair_expert = place(pairs);
   layout.pair_weight = place(pairs);
   layout.pair_order = place(pairs);
-  layout.expert_next = place(c.num_experts);
   layout.tiles = place(max_tiles(c, options.max_rows), sizeof(ExpertTile));
   layout.num_tiles = place(1);
   layout.experts_read = place(1, sizeof(std::uint64_t));

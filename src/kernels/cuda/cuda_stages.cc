@@ -81,22 +81,32 @@ Routing CudaBackend::routing(std::int32_t rows) const {
   return {.expert = at<std::int32_t>(layout_.pair_expert),
           .weight = at<float>(layout_.pair_weight),
           .order = at<std::int32_t>(layout_.pair_order),
-          .next = at<std::int32_t>(layout_.expert_next),
           .tiles = at<ExpertTile>(layout_.tiles),
           .num_tiles = at<std::int32_t>(layout_.num_tiles),
           .experts_read = at<unsigned long long>(layout_.experts_read),
           .num_experts = config_.num_experts,
           .top_k = config_.experts_per_token,
-          .tile_tokens = on_tensor_cores(rows) ? kTensorTokens : kTileTokens};
+          .tile_tokens = on_tensor_cores(rows) ? tensor_tile_tokens(rows, config_.experts_per_token,
+                                                                    config_.num_experts)
+                                               : kTileTokens};
 }
 
 bool CudaBackend::on_tensor_cores(std::int32_t rows) const {
-  constexpr std::int32_t kLeastRows = 16;
+  constexpr std::int32_t kLeastRows = 9;  // eight share a read of the weights without
   return options_.tensor_cores && rows >= kLeastRows;
 }
 
 std::uint16_t* CudaBackend::tensor_scratch(std::int32_t rows, std::size_t offset) const {
   return on_tensor_cores(rows) ? at<std::uint16_t>(offset) : nullptr;
+}
+
+// What the experts put between their products is free while other products run.
+Partials CudaBackend::partials() const {
+  if (!options_.tensor_cores) return {};
+  const std::size_t bytes = layout_.normed16 - layout_.inner;  // and `outer`
+  return {.sums = at<float>(layout_.inner),
+          .size = static_cast<std::int64_t>(bytes / sizeof(float)),
+          .arrived = at<std::int32_t>(layout_.arrivals)};
 }
 
 void CudaBackend::embed(const StepShape& shape, WeightHandle embedding, Buffer x) {
@@ -126,6 +136,7 @@ void CudaBackend::attn_qkv(const StepShape& shape, LayerId layer, const LayerWei
              {.inputs = upload_->inputs(),
               .x = normed,
               .x16 = tensor_scratch(shape.rows, layout_.normed16),
+              .partials = partials(),
               .rows = shape.rows,
               .weight = {query.matrix(), key.matrix(), value.matrix()},
               .bias = {dense_[weights.q_bias].vector(), dense_[weights.k_bias].vector(),
@@ -167,6 +178,7 @@ void CudaBackend::attn_out(const StepShape& shape, LayerId, const LayerWeights& 
                                .bias = rank_ == 0 ? dense_[weights.out_bias].vector() : nullptr,
                                .x = floats(attn),
                                .x16 = tensor_scratch(shape.rows, layout_.attn16),
+                               .partials = partials(),
                                .out = floats(delta),
                                .count = shape.rows});
 }
@@ -217,6 +229,7 @@ void CudaBackend::head(const StepShape&, const ModelWeights& weights, Buffer x,
                                .bias = nullptr,
                                .x = input,
                                .x16 = tensor_scratch(count, layout_.normed16),
+                               .partials = partials(),
                                .out = at<float>(layout_.logits),
                                .count = count});
 }

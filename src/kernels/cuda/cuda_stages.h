@@ -91,6 +91,7 @@ class CudaBackend final : public Backend {
   std::byte* swap_page(PageId page) const;
   void publish_slabs();
   void clear_experts_read();
+  void clear_arrivals();
   void ban_ids();
   std::span<float> fetch_logits(std::int32_t first, std::int32_t index);
   KvLayer kv_layer(LayerId layer) const;
@@ -99,6 +100,7 @@ class CudaBackend final : public Backend {
   // Whether products of so many rows go to tensor cores, and the scratch they take then.
   bool on_tensor_cores(std::int32_t rows) const;
   std::uint16_t* tensor_scratch(std::int32_t rows, std::size_t offset) const;
+  Partials partials() const;
 
   const ModelConfig config_;
   const std::int32_t rank_;

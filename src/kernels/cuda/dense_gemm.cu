@@ -1,64 +1,94 @@
 // Dense products on tensor cores.
-#include "kernels/cuda/kernels.h"
-#include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/tensor.cuh"
+#include "kernels/cuda/gemm.cuh"
+#include "kernels/cuda/numbers.cuh"
 
 namespace strata::kernels::cuda {
 namespace {
 
-// A warp makes kTensorRows outputs of 8 N rows.
-template <int N>
-__global__ void __launch_bounds__(kBlockThreads, kLeastBlocks)
-    dense_tensor_kernel(const DenseArgs args) {
-  const int first = (blockIdx.y * kBlockWarps + warp_id()) * kTensorRows;
-  if (first >= args.weight.rows) return;
-  const int token = blockIdx.x * 8 * N;
-  const auto row_of = [&](int pair, int h) { return first + pair / 8 * 16 + h * 8 + pair % 8; };
-  int rows[2][2];
-  for (int m = 0; m < 2; ++m)
-    for (int h = 0; h < 2; ++h)
-      rows[m][h] = min(row_of(8 * m + tensor_pair(), h), args.weight.rows - 1);
-  std::uint32_t input[N];
-#pragma unroll
-  for (int n = 0; n < N; ++n)
-    input[n] = static_cast<std::uint32_t>(min(token + 8 * n + lane_id() / 4, args.count - 1)) *
-               args.weight.cols;
-  float sums[2][N][4] = {};
-  multiply_tensor<N>(Bf16Weights{args.weight}, rows, args.x16, input, sums);
-  const auto store = [&](int row, int at, float value) {
-    if (row >= args.weight.rows || at >= args.count) return;
-    args.out[static_cast<std::size_t>(at) * args.weight.rows + row] =
-        args.bias == nullptr ? value : value + args.bias[row];
+struct DenseJob {
+  const DenseArgs& args;
+  int first_row;
+  int first_token;
+  int tokens;
+
+  struct Row {
+    int at;
+    float bias[2];
   };
-  each_result<N>(sums, [&](int pair, int t, float a, float b) {
-    store(row_of(pair, 0), token + t, a);
-    store(row_of(pair, 1), token + t, b);
+  struct Token {
+    float* out;
+  };
+  __device__ int row_at(int i) const { return i; }
+  __device__ std::uint32_t input_at(int i) const {
+    return static_cast<std::uint32_t>(first_token + min(i, tokens - 1));
+  }
+  __device__ Row row(int i) const {
+    Row row{first_row + i, {}};
+    for (int h = 0; h < 2; ++h)
+      if (args.bias != nullptr && row.at + 8 * h < args.weight.rows)
+        row.bias[h] = args.bias[row.at + 8 * h];
+    return row;
+  }
+  __device__ Token token(int i) const {
+    return {args.out + static_cast<std::size_t>(first_token + i) * args.weight.rows};
+  }
+  __device__ void store(const Row& row, const Token& token, float a, float b) const {
+    if (row.at < args.weight.rows) token.out[row.at] = a + row.bias[0];
+    if (row.at + 8 < args.weight.rows) token.out[row.at + 8] = b + row.bias[1];
+  }
+};
+
+template <class T>
+__global__ void __launch_bounds__(kGemmThreads, kGemmBlocks)
+    dense_gemm_kernel(const DenseArgs args, const int memory) {
+  const Matrix& matrix = args.weight;
+  const int first = blockIdx.y * T::kM;
+  const int token = blockIdx.x * T::kN;
+  const DenseJob job{args, first, token, min(T::kN, args.count - token)};
+  typename T::Sums sums = {};
+  multiply_tile<T>(panel_of<typename T::Format>(matrix, first), args.x16, job,
+                   steps_of<typename T::Format>(matrix.cols, blockIdx.z, gridDim.z), memory, sums);
+  if (add_parts<T>(args.partials, blockIdx.y * gridDim.x + blockIdx.x, blockIdx.z, gridDim.z, sums))
+    store_tile<T>(job, sums);
+}
+
+template <class Format>
+void launch_format(cudaStream_t stream, const DenseArgs& args) {
+  const auto tiles = [&](int m, int n) {
+    return divide_up(args.count, n) * divide_up(args.weight.rows, m);
+  };
+  with_dense_tile<Format>(args.count, tiles, [&](auto tile) {
+    using T = decltype(tile);
+    const int parts = parts_of<T>(args.weight.cols, tiles(T::kM, T::kN), args.partials);
+    const dim3 grid(divide_up(args.count, T::kN), divide_up(args.weight.rows, T::kM), parts);
+    const int memory = tile_memory<T>(args.weight.cols, kGemmBlocks);
+    launch_tiles(stream, grid, memory, dense_gemm_kernel<T>, args, memory);
   });
 }
 
 __global__ void round_kernel(const float* from, std::uint16_t* to, std::int64_t count) {
-  const std::int64_t i =
-      (static_cast<std::int64_t>(blockIdx.x) * kBlockThreads + threadIdx.x) * kLaneValues;
+  const std::int64_t i = (static_cast<std::int64_t>(blockIdx.x) * kBlockThreads + threadIdx.x) * 8;
   if (i >= count) return;
   float values[8];
   load8(from + i, values);
-  for (int j = 0; j < kLaneValues; ++j) to[i + j] = to_bf16(values[j]);
+  std::uint32_t pairs[4];
+  for (int j = 0; j < 4; ++j)
+    pairs[j] = to_bf16(values[2 * j]) | std::uint32_t{to_bf16(values[2 * j + 1])} << 16;
+  *reinterpret_cast<uint4*>(to + i) = {pairs[0], pairs[1], pairs[2], pairs[3]};
 }
 
 }  // namespace
 
 void launch_round(cudaStream_t stream, const float* from, std::uint16_t* to, std::int64_t count) {
-  launch(stream, dim3(divide_up(count, std::int64_t{kBlockThreads} * kLaneValues)), round_kernel,
-         from, to, count);
+  launch(stream, dim3(divide_up(count, std::int64_t{kBlockThreads} * 8)), round_kernel, from, to,
+         count);
 }
 
 void launch_dense_gemm(cudaStream_t stream, const DenseArgs& args) {
+  if (args.count == 0) return;
   launch_round(stream, args.x, args.x16, std::int64_t{args.count} * args.weight.cols);
-  with_tensor_tokens(args.count, [&](auto n) {
-    const dim3 grid(divide_up(args.count, 8 * n),
-                    divide_up(args.weight.rows, kBlockWarps * kTensorRows));
-    launch(stream, grid, dense_tensor_kernel<n>, args);
-  });
+  if (args.weight.scales == nullptr) launch_format<Bf16Format<64>>(stream, args);
+  else launch_format<Int8Format>(stream, args);
 }
 
 }  // namespace strata::kernels::cuda

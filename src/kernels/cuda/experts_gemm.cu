@@ -1,103 +1,175 @@
-// Experts on tensor cores.
+// Experts on tensor cores. A block takes rows of one matrix of an expert for a tile of its pairs;
+// which size of tile it multiplies depends on how many pairs the tile has.
 #include "kernels/cuda/experts.cuh"
-#include "kernels/cuda/kernels.h"
-#include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/tensor.cuh"
+#include "kernels/cuda/gemm.cuh"
 
 namespace strata::kernels::cuda {
 namespace {
 
-// SwiGLU outputs of 8 N rows of a tile, a pair of rows each, in bfloat16 for the next product.
-template <int N, class Weights>
-__device__ void gate_up_tensor(const ExpertsArgs& args, const Slab& slab, const ExpertTile& tile,
-                               int first) {
-  const SlabLayout& layout = args.slab;
-  int rows[2][2];
-  for (int m = 0; m < 2; ++m)
-    for (int h = 0; h < 2; ++h) rows[m][h] = 2 * (first + 8 * m + tensor_pair()) + h;
-  std::uint32_t input[N];
-#pragma unroll
-  for (int n = 0; n < N; ++n)
-    input[n] = static_cast<std::uint32_t>(pair_of(args.routing, tile, 8 * n + lane_id() / 4) /
-                                          args.routing.top_k) *
-               layout.hidden;
-  float sums[2][N][4] = {};
-  multiply_tensor<N>(
-      slab.weights<Weights>(layout.gate_up_blocks, layout.gate_up_scales, layout.hidden), rows,
-      args.x16, input, sums);
-  each_result<N>(sums, [&](int pair, int t, float gate, float up) {
-    if (t >= tile.count) return;
-    const int output = first + pair;
-    gate += slab.bias(layout.gate_up_bias, 2 * output);
-    up += slab.bias(layout.gate_up_bias, 2 * output + 1);
-    args.inner16[static_cast<std::size_t>(pair_of(args.routing, tile, t)) * layout.intermediate +
-                 output] = to_bf16(swiglu(gate, up, args.limit, args.alpha));
-  });
+constexpr int kExpertM = 128;
+
+// Row i is a gate and row i + 8 its up.
+struct GateUpJob {
+  const ExpertsArgs& args;
+  const Slab& slab;
+  const ExpertTile& tile;
+  int first_output;
+  int tokens;
+
+  struct Row {
+    int output;
+    float gate_bias, up_bias;
+  };
+  struct Token {
+    std::uint16_t* inner;
+  };
+  __device__ int row_at(int i) const { return i / 16 * 16 + i % 8 * 2 + i / 8 % 2; }
+  __device__ std::uint32_t input_at(int i) const {
+    return static_cast<std::uint32_t>(pair_of(args.routing, tile, i) / args.routing.top_k);
+  }
+  __device__ Row row(int i) const {
+    const int output = first_output + i / 16 * 8 + i % 8;
+    if (output >= args.slab.intermediate) return {-1, 0.0F, 0.0F};
+    return {output, slab.bias(args.slab.gate_up_bias, 2 * output),
+            slab.bias(args.slab.gate_up_bias, 2 * output + 1)};
+  }
+  __device__ Token token(int i) const {
+    return {args.inner16 +
+            static_cast<std::size_t>(pair_of(args.routing, tile, i)) * args.slab.intermediate};
+  }
+  __device__ void store(const Row& row, const Token& token, float gate, float up) const {
+    if (row.output < 0) return;
+    token.inner[row.output] =
+        to_bf16(swiglu(gate + row.gate_bias, up + row.up_bias, args.limit, args.alpha));
+  }
+};
+
+struct DownJob {
+  const ExpertsArgs& args;
+  const Slab& slab;
+  const ExpertTile& tile;
+  int first_row;
+  int tokens;
+
+  struct Row {
+    int at;
+    float bias[2];
+  };
+  struct Token {
+    float* outer;
+  };
+  __device__ int row_at(int i) const { return i; }
+  __device__ std::uint32_t input_at(int i) const {
+    return static_cast<std::uint32_t>(pair_of(args.routing, tile, i));
+  }
+  __device__ Row row(int i) const {
+    Row row{first_row + i, {}};
+    for (int h = 0; h < 2; ++h)
+      if (args.add_bias && row.at + 8 * h < args.slab.hidden)
+        row.bias[h] = slab.bias(args.slab.down_bias, row.at + 8 * h);
+    return row;
+  }
+  __device__ Token token(int i) const {
+    return {args.outer +
+            static_cast<std::size_t>(pair_of(args.routing, tile, i)) * args.slab.hidden};
+  }
+  __device__ void store(const Row& row, const Token& token, float a, float b) const {
+    if (row.at < args.slab.hidden) token.outer[row.at] = a + row.bias[0];
+    if (row.at + 8 < args.slab.hidden) token.outer[row.at + 8] = b + row.bias[1];
+  }
+};
+
+// Rows of a slab's matrix from `first` on.
+template <class Format>
+__device__ Panel slab_panel(const Slab& slab, std::size_t blocks, std::size_t scales, int first,
+                            int rows, int k) {
+  const auto skipped = static_cast<std::size_t>(first);
+  return {slab.data + blocks + skipped * RowBytes<Format>::of(k),
+          slab.data + scales + skipped * RowBytes<Format>::scales(k), rows - first, k};
 }
 
-template <int N, class Weights>
-__device__ void down_tensor(const ExpertsArgs& args, const Slab& slab, const ExpertTile& tile,
-                            int first) {
+template <class T>
+__device__ void gate_up(const ExpertsArgs& args, const Slab& slab, const ExpertTile& tile,
+                        int memory) {
+  using Format = typename T::Format;
   const SlabLayout& layout = args.slab;
-  const auto row_of = [&](int pair, int h) { return first + pair / 8 * 16 + h * 8 + pair % 8; };
-  int rows[2][2];
-  for (int m = 0; m < 2; ++m)
-    for (int h = 0; h < 2; ++h) rows[m][h] = row_of(8 * m + tensor_pair(), h);
-  std::uint32_t input[N];
-#pragma unroll
-  for (int n = 0; n < N; ++n)
-    input[n] = static_cast<std::uint32_t>(pair_of(args.routing, tile, 8 * n + lane_id() / 4)) *
-               layout.intermediate;
-  float sums[2][N][4] = {};
-  multiply_tensor<N>(
-      slab.weights<Weights>(layout.down_blocks, layout.down_scales, layout.intermediate), rows,
-      args.inner16, input, sums);
-  each_result<N>(sums, [&](int pair, int t, float a, float b) {
-    if (t >= tile.count) return;
-    float* out =
-        args.outer + static_cast<std::size_t>(pair_of(args.routing, tile, t)) * layout.hidden;
-    const int i = row_of(pair, 0);
-    const int j = row_of(pair, 1);
-    out[i] = args.add_bias ? a + slab.bias(layout.down_bias, i) : a;
-    out[j] = args.add_bias ? b + slab.bias(layout.down_bias, j) : b;
-  });
+  const int first = blockIdx.y * T::kM;
+  const GateUpJob job{args, slab, tile, first / 2, tile.count};
+  typename T::Sums sums = {};
+  multiply_tile<T>(slab_panel<Format>(slab, layout.gate_up_blocks, layout.gate_up_scales, first,
+                                      2 * layout.intermediate, layout.hidden),
+                   args.x16, job, steps_of<Format>(layout.hidden, 0, 1), memory, sums);
+  store_tile<T>(job, sums);
 }
 
-template <class Weights, bool kDown>
-__global__ void __launch_bounds__(kBlockThreads, kLeastBlocks)
-    expert_tensor_kernel(const ExpertsArgs args) {
+template <class T>
+__device__ void down(const ExpertsArgs& args, const Slab& slab, const ExpertTile& tile,
+                     int memory) {
+  using Format = typename T::Format;
+  const SlabLayout& layout = args.slab;
+  const int first = blockIdx.y * T::kM;
+  const DownJob job{args, slab, tile, first, tile.count};
+  typename T::Sums sums = {};
+  multiply_tile<T>(slab_panel<Format>(slab, layout.down_blocks, layout.down_scales, first,
+                                      layout.hidden, layout.intermediate),
+                   args.inner16, job, steps_of<Format>(layout.intermediate, 0, 1), memory, sums);
+  store_tile<T>(job, sums);
+}
+
+// Ts: tiles in ascending order of tokens; the last one holds any tile of the step.
+template <bool kDown, class T, class... Ts>
+__device__ void multiply_pairs(const ExpertsArgs& args, const Slab& slab, const ExpertTile& tile,
+                               int memory) {
+  if constexpr (sizeof...(Ts) > 0) {
+    if (tile.count > T::kN) return multiply_pairs<kDown, Ts...>(args, slab, tile, memory);
+  }
+  if constexpr (kDown) down<T>(args, slab, tile, memory);
+  else gate_up<T>(args, slab, tile, memory);
+}
+
+template <bool kDown, int kBlocks, class... Ts>
+__global__ void __launch_bounds__(kGemmThreads, kBlocks)
+    expert_gemm_kernel(const ExpertsArgs args, const int memory) {
   if (static_cast<std::int32_t>(blockIdx.x) >= *args.routing.num_tiles) return;
   const ExpertTile tile = args.routing.tiles[blockIdx.x];
   const Slab slab{args.slabs[tile.expert], args.slab};
-  const int unit = blockIdx.y * kBlockWarps + warp_id();
-  const int first = unit * (kDown ? kTensorRows : kTensorPairs);
-  if (first >= (kDown ? args.slab.hidden : args.slab.intermediate)) return;
-  const auto run = [&](auto n) {
-    if constexpr (kDown) down_tensor<n, Weights>(args, slab, tile, first);
-    else gate_up_tensor<n, Weights>(args, slab, tile, first);
-  };
-  if (tile.count <= 8) run(std::integral_constant<int, 1>{});
-  else if (tile.count <= 16) run(std::integral_constant<int, 2>{});
-  else if (tile.count <= 32) run(std::integral_constant<int, 4>{});
-  else run(std::integral_constant<int, 8>{});
+  multiply_pairs<kDown, Ts...>(args, slab, tile, memory);
 }
 
-template <class Weights>
-void launch_tensor(cudaStream_t stream, const ExpertsArgs& args, unsigned tiles) {
-  launch_round(stream, args.x, args.x16, std::int64_t{args.rows} * args.slab.hidden);
-  const auto units = [](int rows, int of_unit) { return divide_up(rows, of_unit * kBlockWarps); };
-  launch(stream, dim3(tiles, units(args.slab.intermediate, kTensorPairs)),
-         expert_tensor_kernel<Weights, false>, args);
-  launch(stream, dim3(tiles, units(args.slab.hidden, kTensorRows)),
-         expert_tensor_kernel<Weights, true>, args);
+template <int kBlocks, class... Ts>
+void launch_both(cudaStream_t stream, const ExpertsArgs& args) {
+  const unsigned tiles = most_tiles(args);
+  const SlabLayout& slab = args.slab;
+  int memory = tile_memory<Ts...>(slab.hidden, kBlocks);
+  launch_tiles(stream, dim3(tiles, divide_up(2 * slab.intermediate, kExpertM)), memory,
+               expert_gemm_kernel<false, kBlocks, Ts...>, args, memory);
+  memory = tile_memory<Ts...>(slab.intermediate, kBlocks);
+  launch_tiles(stream, dim3(tiles, divide_up(slab.hidden, kExpertM)), memory,
+               expert_gemm_kernel<true, kBlocks, Ts...>, args, memory);
 }
+
+template <class Format, int N, int WarpsM = 4>
+using ExpertsTile = Tile<Format, kExpertM, N, WarpsM>;
 
 }  // namespace
 
 void launch_experts_gemm(cudaStream_t stream, const ExpertsArgs& args) {
-  if (args.slab.format == ExpertFormat::kMxfp4)
-    launch_tensor<Mxfp4Weights>(stream, args, most_tiles(args));
-  else launch_tensor<Bf16Weights>(stream, args, most_tiles(args));
+  if (args.rows == 0) return;
+  launch_round(stream, args.x, args.x16, std::int64_t{args.rows} * args.slab.hidden);
+  // Few pairs an expert: longer pieces of a row at a time stream better.
+  using Long = Mxfp4Format<192>;
+  using Short = Mxfp4Format<64>;
+  using Plain = Bf16Format<64>;
+  if (args.slab.format != ExpertFormat::kMxfp4)
+    launch_both<2, ExpertsTile<Plain, 32>, ExpertsTile<Plain, 128, 2>>(stream, args);
+  else if (args.routing.tile_tokens <= 16)
+    launch_both<3, ExpertsTile<Long, 8>, ExpertsTile<Long, 16>>(stream, args);
+  else if (args.routing.tile_tokens <= 32)
+    launch_both<2, ExpertsTile<Long, 8>, ExpertsTile<Long, 16>, ExpertsTile<Long, 32>>(stream,
+                                                                                       args);
+  else
+    launch_both<2, ExpertsTile<Short, 16>, ExpertsTile<Short, 32>, ExpertsTile<Short, 64>,
+                ExpertsTile<Short, 128, 2>>(stream, args);
 }
 
 }  // namespace strata::kernels::cuda

@@ -56,12 +56,20 @@ void launch_norm(cudaStream_t stream, std::int32_t rows, const NormArgs& args);
 void launch_head_norm(cudaStream_t stream, std::int32_t first, std::int32_t count,
                       const NormArgs& args);
 
+// Scratch of tensor-core products whose K is split among blocks.
+struct Partials {
+  float* sums = nullptr;
+  std::int64_t size = 0;
+  std::int32_t* arrived = nullptr;  // [kMostArrivals], zeros between products
+};
+
 // out = W x + bias.
 struct DenseArgs {
   Matrix weight;
   const float* bias;   // may be null
   const float* x;      // [count, weight.cols]
   std::uint16_t* x16;  // scratch of the same shape: multiply on tensor cores; null: do not
+  Partials partials;   // with x16
   float* out;          // [count, weight.rows]
   std::int32_t count;
 };
@@ -74,6 +82,7 @@ struct QkvArgs {
   StepInputs inputs;
   const float* x;      // [rows, hidden], normed
   std::uint16_t* x16;  // scratch: multiply on tensor cores; null: do not
+  Partials partials;   // with x16
   std::int32_t rows;
   Matrix weight[3];  // q, k, v
   const float* bias[3];
@@ -122,7 +131,6 @@ struct Routing {
   std::int32_t* expert;  // [rows, top_k], best first; -1: padding
   float* weight;         // [rows, top_k]: softmax over the chosen
   std::int32_t* order;   // pairs sorted by expert
-  std::int32_t* next;    // scratch [num_experts]
   ExpertTile* tiles;
   std::int32_t* num_tiles;
   unsigned long long* experts_read;  // total of experts that were computed

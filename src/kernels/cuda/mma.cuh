@@ -1,25 +1,69 @@
-// The tensor core instruction that every card from compute capability 8.0 on has.
+// What tensor-core products need of the instruction set, from compute capability 8.0 on: the matrix
+// instruction, copies from global to shared memory that run on their own, arithmetic on pairs of
+// bfloat16. On older cards, which never launch such kernels, it all traps.
 #pragma once
 
 #include <cuda_runtime.h>
 
+#include <cstddef>
 #include <cstdint>
 
 namespace strata::kernels::cuda {
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#define STRATA_CUDA_80(...) __trap()
+#else
+#define STRATA_CUDA_80(...) __VA_ARGS__
+#endif
 
 // c [16, 8] += a [16, 16] times b [16, 8], bfloat16 with float32 sums, over a warp. With g = lane /
 // 4 and q = lane % 4 a lane holds rows g (a[0], a[2]) and g + 8 (a[1], a[3]) of a, column g of b,
 // and of c row g (c[0], c[1]) and g + 8 (c[2], c[3]) in columns 2 q and 2 q + 1.
 __device__ inline void mma_bf16(float (&c)[4], std::uint32_t a0, std::uint32_t a1, std::uint32_t a2,
                                 std::uint32_t a3, std::uint32_t b0, std::uint32_t b1) {
-#if __CUDA_ARCH__ >= 800
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-#else
-  __trap();  // older cards take the path of products.cuh
-#endif
+  STRATA_CUDA_80(
+      asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+          "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+          : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+          : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1)));
 }
+
+// The first `bytes` of 16 bytes at `from`, and zeros for the rest; both 16-byte aligned.
+__device__ inline void copy16(std::byte* to, const std::byte* from, int bytes) {
+  STRATA_CUDA_80(asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                              :
+                              : "r"(static_cast<std::uint32_t>(__cvta_generic_to_shared(to))),
+                                "l"(from), "r"(bytes)
+                              : "memory"));
+}
+// Ends a group of copies.
+__device__ inline void commit_copies() {
+  STRATA_CUDA_80(asm volatile("cp.async.commit_group;" : : : "memory"));
+}
+// Waits until at most `pending` (up to 3) of the thread's groups are not done.
+__device__ inline void wait_copies(int pending) {
+  switch (pending) {
+    case 0: STRATA_CUDA_80(asm volatile("cp.async.wait_group 0;" : : : "memory")); break;
+    case 1: STRATA_CUDA_80(asm volatile("cp.async.wait_group 1;" : : : "memory")); break;
+    case 2: STRATA_CUDA_80(asm volatile("cp.async.wait_group 2;" : : : "memory")); break;
+    default: STRATA_CUDA_80(asm volatile("cp.async.wait_group 3;" : : : "memory")); break;
+  }
+}
+
+// Pairs of bfloat16: a b + c, rounded once.
+__device__ inline std::uint32_t multiply_add_pairs(std::uint32_t a, std::uint32_t b,
+                                                   std::uint32_t c) {
+  std::uint32_t d = 0;
+  STRATA_CUDA_80(asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c)));
+  return d;
+}
+
+// The block's shared memory of variable size.
+__device__ inline std::byte* block_memory() {
+  extern __shared__ uint4 memory[];
+  return reinterpret_cast<std::byte*>(memory);
+}
+
+#undef STRATA_CUDA_80
 
 }  // namespace strata::kernels::cuda

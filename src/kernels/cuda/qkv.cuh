@@ -27,13 +27,14 @@ __device__ inline HeadTile head_tile(const QkvArgs& args, int tile) {
   return {2, head - args.kv.heads, pair};
 }
 
-// `first` and `second` are the two values of a pair; which one is rotated here?
-__device__ inline float rotate(float value, float other, bool is_second, float angle,
-                               float concentration) {
-  const float cosine = cosf(angle) * concentration;
-  const float sine = sinf(angle) * concentration;
-  return is_second ? value * cosine + other * sine : value * cosine - other * sine;
-}
+// Turns the two values of a pair by an angle.
+struct Rotation {
+  float cosine, sine;
+  __device__ Rotation(float angle, float concentration)
+      : cosine(cosf(angle) * concentration), sine(sinf(angle) * concentration) {}
+  __device__ float first(float value, float other) const { return value * cosine - other * sine; }
+  __device__ float second(float value, float other) const { return value * cosine + other * sine; }
+};
 
 template <class Kv>
 __device__ void store_kv(const QkvArgs& args, const StepRow& row, const HeadTile& tile, int dim,
@@ -54,7 +55,8 @@ __device__ void store_value(const QkvArgs& args, const HeadTile& tile, int at, i
   const int dim = i + (is_second ? args.kv.head_dim / 2 : 0);
   if (tile.source != 2) {
     const float angle = static_cast<float>(row.position) * args.inv_freq[i];
-    value = rotate(value, other, is_second, angle, args.concentration);
+    const Rotation rotation(angle, args.concentration);
+    value = is_second ? rotation.second(value, other) : rotation.first(value, other);
   }
   if (tile.source == 0)
     args.q[(static_cast<std::size_t>(at) * args.q_heads + tile.head) * args.kv.head_dim + dim] =

@@ -1,62 +1,134 @@
 // Queries, keys and values on tensor cores.
-#include "kernels/cuda/kernels.h"
-#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/gemm.cuh"
 #include "kernels/cuda/qkv.cuh"
-#include "kernels/cuda/tensor.cuh"
 
 namespace strata::kernels::cuda {
 namespace {
 
-// A warp makes kTensorPairs rotary pairs of one head for 8 N rows.
-template <int N, class Kv>
-__global__ void __launch_bounds__(kBlockThreads, kLeastBlocks)
-    qkv_tensor_kernel(const QkvArgs args) {
-  const int heads = args.q_heads + 2 * args.kv.heads;
-  const int half = args.kv.head_dim / 2;
-  const int index = blockIdx.y * kBlockWarps + warp_id();
-  if (index >= heads * (half / kTensorPairs)) return;
-  HeadTile tile = head_tile(args, index / (half / kTensorPairs) * (args.kv.head_dim / kTileRows));
-  tile.pair = index % (half / kTensorPairs) * kTensorPairs;
-  const Matrix& matrix = args.weight[tile.source];
-  const int first = tile.head * args.kv.head_dim;
-  int rows[2][2];
-  for (int m = 0; m < 2; ++m)
-    for (int h = 0; h < 2; ++h) rows[m][h] = first + tile.pair + 8 * m + tensor_pair() + h * half;
-  const int token = blockIdx.x * 8 * N;
-  std::uint32_t input[N];
-#pragma unroll
-  for (int n = 0; n < N; ++n)
-    input[n] =
-        static_cast<std::uint32_t>(min(token + 8 * n + lane_id() / 4, args.rows - 1)) * matrix.cols;
-  float sums[2][N][4] = {};
-  multiply_tensor<N>(Bf16Weights{matrix}, rows, args.x16, input, sums);
-  const float* bias = args.bias[tile.source] + first;
-  each_result<N>(sums, [&](int pair, int t, float a, float b) {
-    if (token + t >= args.rows) return;
-    const int i = tile.pair + pair;
-    a += bias[i];
-    b += bias[i + half];
-    store_value<Kv>(args, tile, token + t, i, false, a, b);
-    store_value<Kv>(args, tile, token + t, i, true, b, a);
-  });
+// A tile holds whole heads of one source; its row i and row i + 8 are the two of a rotary pair.
+struct QkvJob {
+  const QkvArgs& args;
+  int source;
+  int first_head;
+  int half;  // of a head: a power of two
+  int first_token;
+  int tokens;
+
+  struct Row {
+    HeadTile tile;  // of the pair
+    int dim;        // the first one's, in the head
+    float bias[2];
+    float frequency;
+  };
+  struct Token {
+    int at;
+    StepRow row;
+  };
+  __device__ int pair_at(int i) const { return i / 16 * 8 + i % 8; }
+  __device__ int row_at(int i) const {
+    const int pair = pair_at(i);
+    return pair / half * (2 * half) + pair % half + i / 8 % 2 * half;
+  }
+  __device__ std::uint32_t input_at(int i) const {
+    return static_cast<std::uint32_t>(first_token + min(i, tokens - 1));
+  }
+  __device__ Row row(int i) const {
+    const int pair = pair_at(i);
+    Row row{{source, first_head + pair / half, pair % half}, pair % half, {}, 0.0F};
+    if (row.tile.head >= (source == 0 ? args.q_heads : args.kv.heads)) {
+      row.tile.head = -1;
+      return row;
+    }
+    const float* bias = args.bias[source] + row.tile.head * 2 * half;
+    row.bias[0] = bias[row.dim];
+    row.bias[1] = bias[row.dim + half];
+    if (source != 2) row.frequency = args.inv_freq[row.dim];
+    return row;
+  }
+  __device__ Token token(int i) const {
+    return {first_token + i, args.inputs.rows[first_token + i]};
+  }
+  __device__ void store(const Row& row, const Token& token, float a, float b) const {
+    if (row.tile.head < 0 || token.row.seq < 0) return;
+    a += row.bias[0];
+    b += row.bias[1];
+    if (source != 2) {
+      const Rotation rotation(static_cast<float>(token.row.position) * row.frequency,
+                              args.concentration);
+      const float first = rotation.first(a, b);
+      b = rotation.second(b, a);
+      a = first;
+    }
+    if (source == 0) {
+      float* q =
+          args.q + (static_cast<std::size_t>(token.at) * args.q_heads + row.tile.head) * 2 * half;
+      q[row.dim] = a;
+      q[row.dim + half] = b;
+    } else if (args.kv.bf16) {
+      store_kv<std::uint16_t>(args, token.row, row.tile, row.dim, a);
+      store_kv<std::uint16_t>(args, token.row, row.tile, row.dim + half, b);
+    } else {
+      store_kv<float>(args, token.row, row.tile, row.dim, a);
+      store_kv<float>(args, token.row, row.tile, row.dim + half, b);
+    }
+  }
+};
+
+template <class T>
+__global__ void __launch_bounds__(kGemmThreads, kGemmBlocks)
+    qkv_gemm_kernel(const QkvArgs args, const int memory) {
+  int source = 0;
+  int tile = blockIdx.y;
+  for (; source < 2; ++source) {
+    const int tiles = (args.weight[source].rows + T::kM - 1) / T::kM;
+    if (tile < tiles) break;
+    tile -= tiles;
+  }
+  const Matrix& matrix = args.weight[source];
+  const int head_dim = args.kv.head_dim;
+  const int first = tile * T::kM;
+  const int token = blockIdx.x * T::kN;
+  const QkvJob job{args,         source, first / head_dim,
+                   head_dim / 2, token,  min(T::kN, args.rows - token)};
+  typename T::Sums sums = {};
+  multiply_tile<T>(panel_of<typename T::Format>(matrix, first), args.x16, job,
+                   steps_of<typename T::Format>(matrix.cols, blockIdx.z, gridDim.z), memory, sums);
+  if (add_parts<T>(args.partials, blockIdx.y * gridDim.x + blockIdx.x, blockIdx.z, gridDim.z, sums))
+    store_tile<T>(job, sums);
 }
 
-template <class Kv>
-void launch_tensor(cudaStream_t stream, const QkvArgs& args) {
-  const std::int32_t cols = args.weight[0].cols;
-  launch_round(stream, args.x, args.x16, std::int64_t{args.rows} * cols);
-  const int tiles = (args.q_heads + 2 * args.kv.heads) * (args.kv.head_dim / kTensorRows);
-  with_tensor_tokens(args.rows, [&](auto n) {
-    const dim3 grid(divide_up(args.rows, 8 * n), divide_up(tiles, kBlockWarps));
-    launch(stream, grid, qkv_tensor_kernel<n, Kv>, args);
+template <class T>
+void launch_tile(cudaStream_t stream, const QkvArgs& args, int row_tiles) {
+  const std::int32_t k = args.weight[0].cols;
+  const int tiles = static_cast<int>(divide_up(args.rows, T::kN)) * row_tiles;
+  const dim3 grid(divide_up(args.rows, T::kN), row_tiles, parts_of<T>(k, tiles, args.partials));
+  const int memory = tile_memory<T>(k, kGemmBlocks);
+  launch_tiles(stream, grid, memory, qkv_gemm_kernel<T>, args, memory);
+}
+
+template <class Format>
+void launch_format(cudaStream_t stream, const QkvArgs& args) {
+  const auto row_tiles = [&](int m) {
+    unsigned tiles = 0;
+    for (const Matrix& matrix : args.weight) tiles += divide_up(matrix.rows, m);
+    return static_cast<int>(tiles);
+  };
+  if (args.kv.head_dim > 64)
+    return launch_tile<Tile<Format, 128, 128, 2>>(stream, args, row_tiles(128));
+  const auto tiles = [&](int m, int n) { return divide_up(args.rows, n) * row_tiles(m); };
+  with_dense_tile<Format>(args.rows, tiles, [&](auto tile) {
+    using T = decltype(tile);
+    launch_tile<T>(stream, args, row_tiles(T::kM));
   });
 }
 
 }  // namespace
 
 void launch_qkv_gemm(cudaStream_t stream, const QkvArgs& args) {
-  if (args.kv.bf16) launch_tensor<std::uint16_t>(stream, args);
-  else launch_tensor<float>(stream, args);
+  if (args.rows == 0) return;
+  launch_round(stream, args.x, args.x16, std::int64_t{args.rows} * args.weight[0].cols);
+  if (args.weight[0].scales == nullptr) launch_format<Bf16Format<64>>(stream, args);
+  else launch_format<Int8Format>(stream, args);
 }
 
 }  // namespace strata::kernels::cuda

@@ -7,6 +7,8 @@
 namespace strata::kernels::cuda {
 namespace {
 
+constexpr int kGroupThreads = 1024;
+
 struct Candidate {
   float logit;
   int expert;
@@ -64,8 +66,7 @@ __device__ void route_row(const RouteArgs& args, std::int32_t row) {
        first += kBlockWarps * kTileRows) {
     int rows[kTileRows];
     for (int r = 0; r < kTileRows; ++r) rows[r] = min(first + r, routing.num_experts - 1);
-    const float value =
-        multiply<1>(Bf16Weights{args.weight}, rows, normed, input);
+    const float value = multiply<1>(Bf16Weights{args.weight}, rows, normed, input);
     const LaneOutput<1> lane;
     const int expert = first + lane.row;
     if (lane.owned && expert < routing.num_experts) logits[expert] = value + args.bias[expert];
@@ -74,33 +75,70 @@ __device__ void route_row(const RouteArgs& args, std::int32_t row) {
   if (warp_id() == 0) choose(args, row, logits);
 }
 
+// A whole warp: adds each lane to `counts` of its expert (-1: none) and gives its place there.
+__device__ int take_place(int* counts, int expert) {
+  const unsigned peers = __match_any_sync(0xffffffffU, expert);
+  const int leader = __ffs(static_cast<int>(peers)) - 1;
+  int first = 0;
+  if (lane_id() == leader && expert >= 0) first = atomicAdd(&counts[expert], __popc(peers));
+  first = __shfl_sync(0xffffffffU, first, leader);
+  return first + __popc(peers & ((1U << lane_id()) - 1U));
+}
+
+// Sums of a value over the lanes up to this one.
+__device__ int sum_up_to_lane(int value) {
+  for (int distance = 1; distance < kWarp; distance *= 2) {
+    const int other = __shfl_up_sync(0xffffffffU, value, distance);
+    if (lane_id() >= distance) value += other;
+  }
+  return value;
+}
+
+// One warp: the tiles of all experts; counts[e] becomes where the pairs of e begin.
+__device__ void cut_tiles(const Routing& routing, int* counts) {
+  const int size = routing.tile_tokens;
+  int begin = 0;
+  int first = 0;  // tile
+  int active = 0;
+  for (int at = 0; at < routing.num_experts; at += kWarp) {
+    const int expert = at + lane_id();
+    const int count = expert < routing.num_experts ? counts[expert] : 0;
+    const int tiles = (count + size - 1) / size;
+    const int end = begin + sum_up_to_lane(count);
+    const int last = first + sum_up_to_lane(tiles);
+    for (int i = 0; i < tiles; ++i)
+      routing.tiles[last - tiles + i] = {expert, end - count + i * size,
+                                         min(size, count - i * size)};
+    if (expert < routing.num_experts) counts[expert] = end - count;
+    begin = __shfl_sync(0xffffffffU, end, kWarp - 1);
+    first = __shfl_sync(0xffffffffU, last, kWarp - 1);
+    active += __popc(__ballot_sync(0xffffffffU, count > 0));
+  }
+  if (lane_id() != 0) return;
+  *routing.num_tiles = first;
+  *routing.experts_read += static_cast<unsigned long long>(active);
+}
+
 // One block sorts all pairs by expert and cuts each expert's into tiles. Pairs of one expert come
 // in any order: no result depends on it.
 __device__ void group_pairs(const Routing& routing, std::int32_t pairs) {
-  for (int e = threadIdx.x; e < routing.num_experts; e += kBlockThreads) routing.next[e] = 0;
+  __shared__ int counts[kMostExperts];
+  for (int e = threadIdx.x; e < routing.num_experts; e += blockDim.x) counts[e] = 0;
   __syncthreads();
-  for (int pair = threadIdx.x; pair < pairs; pair += kBlockThreads)
-    if (routing.expert[pair] >= 0) atomicAdd(&routing.next[routing.expert[pair]], 1);
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    std::int32_t tiles = 0;
-    std::int32_t begin = 0;
-    unsigned long long active = 0;
-    for (int e = 0; e < routing.num_experts; ++e) {
-      const std::int32_t count = routing.next[e];
-      active += count > 0 ? 1 : 0;
-      for (int done = 0; done < count; done += routing.tile_tokens)
-        routing.tiles[tiles++] = {e, begin + done, min(routing.tile_tokens, count - done)};
-      routing.next[e] = begin;
-      begin += count;
+  const auto each_pair = [&](auto&& fn) {
+    for (int first = warp_id() * kWarp; first < pairs; first += blockDim.x) {
+      const int pair = first + lane_id();
+      const int expert = pair < pairs ? routing.expert[pair] : -1;
+      fn(pair, expert, take_place(counts, expert));
     }
-    *routing.num_tiles = tiles;
-    *routing.experts_read += active;
-  }
+  };
+  each_pair([](int, int, int) {});
   __syncthreads();
-  for (int pair = threadIdx.x; pair < pairs; pair += kBlockThreads)
-    if (routing.expert[pair] >= 0)
-      routing.order[atomicAdd(&routing.next[routing.expert[pair]], 1)] = pair;
+  if (warp_id() == 0) cut_tiles(routing, counts);
+  __syncthreads();
+  each_pair([&](int pair, int expert, int place) {
+    if (expert >= 0) routing.order[place] = pair;
+  });
 }
 
 // A step of one row is grouped at once, others by a kernel of its own.
@@ -118,7 +156,8 @@ __global__ void __launch_bounds__(kBlockThreads) route_kernel(const RouteArgs ar
   group_pairs(routing, routing.top_k);
 }
 
-__global__ void group_kernel(const Routing routing, std::int32_t pairs) {
+__global__ void __launch_bounds__(kGroupThreads)
+    group_kernel(const Routing routing, std::int32_t pairs) {
   group_pairs(routing, pairs);
 }
 
@@ -126,7 +165,9 @@ __global__ void group_kernel(const Routing routing, std::int32_t pairs) {
 
 void launch_route(cudaStream_t stream, std::int32_t rows, const RouteArgs& args) {
   launch(stream, dim3(rows), route_kernel, args);
-  if (rows > 1) launch(stream, dim3(1), group_kernel, args.routing, rows * args.routing.top_k);
+  if (rows > 1)
+    launch_threads(stream, dim3(1), kGroupThreads, 0, group_kernel, args.routing,
+                   rows * args.routing.top_k);
 }
 
 }  // namespace strata::kernels::cuda

@@ -1,0 +1,130 @@
+// Weights of tensor-core products as they lie in shared memory, and as operands.
+//
+// A stage of a product holds kStep values of each row of a tile. A lane with q = lane % 4 takes 16
+// values of every 64 of a row, [16 q, 16 q + 16), whatever the format: which K values an
+// instruction's slots hold is free as long as weights and inputs agree, and this way a lane reads
+// whole words and a scale serves all it reads. Rows are placed so that eight neighbouring lanes'
+// reads (a phase of 16-byte reads) touch all banks once.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cuda/mma.cuh"
+#include "kernels/cuda/warp.cuh"
+
+namespace strata::kernels::cuda {
+
+// Values and places of bfloat16 rows: in lines of 64 values, with the 16-byte chunks of odd rows
+// exchanged pairwise.
+template <int Step>
+struct Bf16Rows {
+  static constexpr int kRowBytes = 2 * Step;
+  __device__ static int place(int row, int chunk) {
+    return row * kRowBytes + chunk / 8 * 128 + ((chunk % 8) ^ (row & 1)) * 16;
+  }
+  // Half `half` (8 values) of the lane's 16 in line `line` of `row`, whose parity is lane / 4's.
+  __device__ static uint4 read(const std::byte* rows, int row, int line, int half) {
+    const int lane = lane_id();
+    return *reinterpret_cast<const uint4*>(rows + row * kRowBytes + line * 128 + lane % 4 * 32 +
+                                           ((half ^ (lane / 4 & 1)) * 16));
+  }
+};
+
+template <int Step>
+struct Bf16Format {
+  static constexpr int kStep = Step;      // values of a row in a stage
+  static constexpr int kChunkValues = 8;  // of 16 bytes
+  static constexpr int kRowBytes = 2 * Step;
+  static constexpr int kCopyLanes = 8;   // threads that copy a row together
+  static constexpr int kScaleBytes = 0;  // of 32 values
+  static constexpr float kUnit = 1.0F;   // of a sum of products
+  // A lane's 16 values.
+  struct Values {
+    const std::byte* rows;
+    int row, line;
+  };
+  __device__ static int place(int row, int chunk) { return Bf16Rows<Step>::place(row, chunk); }
+  __device__ static Values load(const std::byte* rows, int row, int line, const std::byte*) {
+    return {rows, row, line};
+  }
+  // Half of them as pairs of bfloat16.
+  __device__ static uint4 pairs(const Values& values, int half) {
+    return Bf16Rows<Step>::read(values.rows, values.row, values.line, half);
+  }
+};
+
+// int8 with a bfloat16 scale; the product of both is rounded to bfloat16.
+struct Int8Format {
+  static constexpr int kStep = 64;
+  static constexpr int kChunkValues = 16;
+  static constexpr int kRowBytes = 64;
+  static constexpr int kCopyLanes = 4;
+  static constexpr int kScaleBytes = 2;
+  static constexpr float kUnit = 1.0F;
+  struct Values {
+    uint4 bytes;
+    std::uint32_t scale;  // twice
+  };
+  __device__ static int place(int row, int chunk) { return row * kRowBytes + chunk * 16; }
+  __device__ static Values load(const std::byte* rows, int row, int /*line*/,
+                                const std::byte* scale) {
+    return {*reinterpret_cast<const uint4*>(rows + row * kRowBytes + lane_id() % 4 * 16),
+            *reinterpret_cast<const std::uint16_t*>(scale) * 0x10001U};
+  }
+  // Two bytes from `index` on: 128 + the low seven bits is a bfloat16 with those in its mantissa,
+  // and so is what must be taken away, 128 or 256, with the sign bit in its exponent.
+  __device__ static std::uint32_t pair(std::uint32_t bytes, int index, std::uint32_t scale) {
+    const std::uint32_t spread = __byte_perm(bytes, 0x43434343U, index == 0 ? 0x4140U : 0x4342U);
+    const std::uint32_t value =
+        multiply_add_pairs(spread & 0xff80ff80U, 0xbf80bf80U /* -1 */, spread & 0xff7fff7fU);
+    return multiply_add_pairs(value, scale, 0x80008000U /* -0 */);
+  }
+  __device__ static uint4 pairs(const Values& values, int half) {
+    const std::uint32_t low = half == 0 ? values.bytes.x : values.bytes.z;
+    const std::uint32_t high = half == 0 ? values.bytes.y : values.bytes.w;
+    return {pair(low, 0, values.scale), pair(low, 2, values.scale), pair(high, 0, values.scale),
+            pair(high, 2, values.scale)};
+  }
+};
+
+// Blocks and scales of a slab. Operands are exact, and smaller by 2^64, so that a scale's factor
+// stays in range while sign, exponent and mantissa bits of an E2M1 number, moved to their places,
+// mean 2^-126 of its value. Scales of 2^66 and more are not numbers here; below 2^-60 bits are
+// lost. No weight of a model is that large or small.
+template <int Step>
+struct Mxfp4Format {
+  static constexpr int kStep = Step;
+  static constexpr int kChunkValues = 32;
+  static constexpr int kRowBytes = Step / 2;
+  static constexpr int kCopyLanes = 2;
+  static constexpr int kScaleBytes = 1;
+  static constexpr float kUnit = 18446744073709551616.0F;
+  struct Values {
+    uint2 nibbles;
+    std::uint32_t scale;  // 2^62 times the E8M0 number, twice
+  };
+  __device__ static int place(int row, int chunk) { return row * kRowBytes + chunk * 16; }
+  __device__ static Values load(const std::byte* rows, int row, int line, const std::byte* scale) {
+    const auto bits = static_cast<std::uint32_t>(*scale);
+    return {*reinterpret_cast<const uint2*>(rows + row * kRowBytes + line * 32 + lane_id() % 4 * 8),
+            bits <= 192 ? bits * 0x00800080U + 0x1f001f00U : 0x7fc07fc0U};
+  }
+  // Nibbles 2 i and 2 i + 1, put into the uppermost bits of the halves of a word.
+  template <int I>
+  __device__ static std::uint32_t pair(std::uint32_t nibbles, std::uint32_t scale) {
+    constexpr std::uint32_t kSelect = 0x4400U + 0x1111U * I;
+    const std::uint32_t top = __byte_perm(nibbles << 4, nibbles, kSelect);
+    const std::uint32_t value = (top & 0x80008000U) | (top >> 6 & 0x01c001c0U);
+    return multiply_add_pairs(value, scale, 0x80008000U /* -0 */);
+  }
+  __device__ static uint4 pairs(const Values& values, int half) {
+    const std::uint32_t word = half == 0 ? values.nibbles.x : values.nibbles.y;
+    return {pair<0>(word, values.scale), pair<1>(word, values.scale), pair<2>(word, values.scale),
+            pair<3>(word, values.scale)};
+  }
+};
+
+}  // namespace strata::kernels::cuda
