@@ -8,11 +8,13 @@
 #include <cstdio>
 #include <cstring>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/bf16.h"
 #include "base/check.h"
 #include "base/result.h"
+#include "base/thread_pool.h"
 #include "gguf_file.h"
 #include "weights/checkpoint.h"
 #include "weights/tensor_map.h"
@@ -115,10 +117,19 @@ void write_q8_0(const Bf16* from, std::size_t count, std::byte* to) {
   }
 }
 
+// fn(row) for every row of a tensor, on all processors.
+template <class Fn>
+void for_rows(std::size_t rows, const Fn& fn) {
+  static ThreadPool pool(static_cast<int>(std::thread::hardware_concurrency()));
+  pool.run([&](int worker) {
+    const Slice slice = slice_of(static_cast<int>(rows), 1, worker, pool.num_threads());
+    for (int row = slice.begin; row < slice.end; ++row) fn(static_cast<std::size_t>(row));
+  });
+}
+
 void write_dense(const TensorView& view, Type type, std::span<std::byte> out) {
   const std::size_t row = static_cast<std::size_t>(view.shape.back());
-  const std::size_t rows = view.num_elements() / row;
-  for (std::size_t r = 0; r < rows; ++r) {
+  for_rows(view.num_elements() / row, [&](std::size_t r) {
     const auto bytes = read_rows(view, r, 1, row * 2);
     const auto* values = reinterpret_cast<const Bf16*>(bytes.data());
     std::byte* to = out.data() + r * type_bytes(type, row);
@@ -132,7 +143,7 @@ void write_dense(const TensorView& view, Type type, std::span<std::byte> out) {
         std::memcpy(to + i * 4, &value, 4);
       }
     }
-  }
+  });
 }
 
 // Checkpoint byte j of a block holds elements 2j and 2j+1; ggml's byte j holds j and j+16.
@@ -149,15 +160,14 @@ void regroup_block(const std::byte* from, std::byte* to) {
 void write_experts(const TensorView& view, bool scales,
                    const std::vector<std::span<std::byte>>& targets) {
   const auto blocks = static_cast<std::size_t>(view.shape[2]);
-  const auto rows = static_cast<std::size_t>(view.shape[0] * view.shape[1]);
-  for (std::size_t row = 0; row < rows; ++row) {
+  for_rows(static_cast<std::size_t>(view.shape[0] * view.shape[1]), [&](std::size_t row) {
     const auto bytes = read_rows(view, row, 1, scales ? blocks : blocks * 16);
     std::byte* to = targets[row % targets.size()].data() + row / targets.size() * blocks * 17;
     for (std::size_t b = 0; b < blocks; ++b, to += 17) {
       if (scales) to[0] = bytes[b];
       else regroup_block(bytes.data() + b * 16, to + 1);
     }
-  }
+  });
 }
 
 void write_gate_up_bias(const TensorView& view, std::span<std::byte> gate,
