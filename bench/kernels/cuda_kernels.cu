@@ -190,7 +190,8 @@ class Bench {
       step[static_cast<std::size_t>(i)] = {0, options_.context + (prompt ? i : 0), prompt ? 0 : i};
     std::vector<StepSeq> seq(static_cast<std::size_t>(seqs));
     for (int s = 0; s < seqs; ++s)
-      seq[static_cast<std::size_t>(s)] = {{s * pages_a_seq, s * pages_a_seq}, {0, 0}};
+      seq[static_cast<std::size_t>(s)] = {
+          {s * pages_a_seq, s * pages_a_seq}, {0, 0}, s, prompt ? rows : 1};
     std::vector<std::int32_t> pages(static_cast<std::size_t>(seqs * pages_a_seq));
     std::iota(pages.begin(), pages.end(), 0);
     std::shuffle(pages.begin(), pages.end(), random_);
@@ -330,10 +331,12 @@ class Bench {
             .window = window ? kWindow : 0,
             .scale = 0.125F,
             .rows = rows,
+            .seqs = rows > 128 ? 1 : rows,
             .split_rows = 16,
             .max_splits = max_splits_,
             .split_out = split_out_,
             .split_state = split_state_,
+            .arrived = partials_.arrived,
             .out = attn_};
   }
   DenseArgs dense(int rows, const Matrix& weight, const float* x, float* out) const {

@@ -4,6 +4,12 @@
 // maximum, a sum and a weighted sum of values; splits are merged one after the other onto the sink.
 // Steps of few rows compute splits in parallel and merge them in a second kernel, steps of many
 // merge as they go: the arithmetic, and so the bits, are the same.
+//
+// This is the path of every card and shape; attend_decode.cu and attend_prefill.cu take over where
+// they can.
+#include <algorithm>
+
+#include "kernels/cuda/attend.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/kv.cuh"
 #include "kernels/cuda/launch.cuh"
@@ -32,14 +38,8 @@ __device__ Rescale merge(Softmax& total, const Softmax& part) {
   return factors;
 }
 
-struct KeyRange {
-  int first;
-  int end;
-  __device__ int splits() const { return (end - first + kSplitKeys - 1) / kSplitKeys; }
-};
-__device__ KeyRange keys_of(const AttendArgs& args, int position) {
-  const int first = args.window > 0 ? max(0, position - args.window + 1) : 0;
-  return {first, position + 1};
+__device__ int splits_of(const KeyRange& keys) {
+  return (keys.end - keys.first + kSplitKeys - 1) / kSplitKeys;
 }
 
 // One KV head of one row, on one block; G heads or fewer share it.
@@ -183,7 +183,7 @@ __global__ void __launch_bounds__(kBlockThreads) attend_kernel(const AttendArgs 
   const KeyRange keys = keys_of(args, row.position);
   group.load_queries(args.q + at);
   group.start(args.sinks + kv_head * heads);
-  for (int split = blockIdx.z; split < keys.splits(); split += gridDim.z) {
+  for (int split = blockIdx.z; split < splits_of(keys); split += gridDim.z) {
     const int first = keys.first + split * kSplitKeys;
     group.attend_split(first, min(kSplitKeys, keys.end - first));
     if constexpr (kSplit) {
@@ -215,7 +215,7 @@ __global__ void combine_kernel(const AttendArgs args) {
   const KeyRange keys = keys_of(args, row.position);
   Softmax total{args.sinks[head], 1.0F};
   float out = 0.0F;
-  for (int split = 0; split < keys.splits(); ++split) {
+  for (int split = 0; split < splits_of(keys); ++split) {
     const std::size_t at = split_index(args, index, head, split);
     const Rescale factors = merge(total, reinterpret_cast<const Softmax*>(args.split_state)[at]);
     out = out * factors.old_factor + args.split_out[at * D + dim] * factors.new_factor;
@@ -252,6 +252,15 @@ void launch_heads(cudaStream_t stream, const AttendArgs& args) {
 }  // namespace
 
 void launch_attend(cudaStream_t stream, const AttendArgs& args) {
+  const bool fits = args.kv.bf16 && args.kv.head_dim == kAttendDim &&
+                    args.q_heads / args.kv.heads <= kAttendHeads;
+  if (args.arrived != nullptr && fits) {
+    // Few rows fill a card by their keys; of many, most share theirs with neighbours, unless there
+    // are as many sequences.
+    constexpr std::int32_t kFewRows = 64;
+    if (args.rows <= std::max(kFewRows, 2 * args.seqs)) return launch_attend_decode(stream, args);
+    return launch_attend_prefill(stream, args);
+  }
   switch (args.kv.head_dim) {
     case 32: return launch_heads<32>(stream, args);
     case 64: return launch_heads<64>(stream, args);

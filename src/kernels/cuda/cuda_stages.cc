@@ -161,10 +161,12 @@ void CudaBackend::attend(const StepShape& shape, LayerId layer, const LayerWeigh
                                 .window = windowed ? config_.window : 0,
                                 .scale = 1.0F / std::sqrt(static_cast<float>(config_.head_dim)),
                                 .rows = shape.rows,
+                                .seqs = shape.seqs,
                                 .split_rows = layout_.split_rows,
                                 .max_splits = layout_.max_splits,
                                 .split_out = at<float>(layout_.split_out),
                                 .split_state = at<float>(layout_.split_state),
+                                .arrived = partials().arrived,
                                 .out = floats(attn)});
 }
 

@@ -104,14 +104,19 @@ struct AttendArgs {
   std::int32_t window;  // 0: all keys
   float scale;
   std::int32_t rows;
+  std::int32_t seqs;  // at least the step's
   std::int32_t split_rows;
   std::int32_t max_splits;
   float* split_out;
   float* split_state;
-  float* out;  // [rows, q_dim]
+  std::int32_t* arrived;  // as Partials'; null: not on tensor cores
+  float* out;             // [rows, q_dim]
 };
 // Heads that share a KV head: at most kMaxGroupHeads; head_dim 32, 64 or 128.
 void launch_attend(cudaStream_t stream, const AttendArgs& args);
+// On tensor cores: bfloat16 keys and values, head_dim 64, up to 8 heads that share a KV head.
+void launch_attend_decode(cudaStream_t stream, const AttendArgs& args);
+void launch_attend_prefill(cudaStream_t stream, const AttendArgs& args);
 
 // Draws the tokens of logits rows [first, first + count) that are the card's to draw.
 struct DrawArgs {

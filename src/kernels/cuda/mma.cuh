@@ -50,6 +50,32 @@ __device__ inline void wait_copies(int pending) {
   }
 }
 
+// Four 8 x 8 blocks of bfloat16 in shared memory; lane 8 i + r gives the address of row r of block
+// i. Of block i a lane gets in to[i] row lane / 4, columns 2 q and 2 q + 1 (q = lane % 4), or, if
+// they are transposed, rows 2 q and 2 q + 1 of column lane / 4.
+template <bool kTransposed>
+__device__ inline void load_blocks(std::uint32_t (&to)[4], const std::byte* row) {
+  const auto at = static_cast<std::uint32_t>(__cvta_generic_to_shared(row));
+  if constexpr (kTransposed)
+    STRATA_CUDA_80(
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                     : "r"(at)
+                     : "memory"));
+  else
+    STRATA_CUDA_80(asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                                : "r"(at)
+                                : "memory"));
+}
+
+// A pair of bfloat16, rounded to nearest.
+__device__ inline std::uint32_t round_pair(float low, float high) {
+  std::uint32_t pair = 0;
+  STRATA_CUDA_80(asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low)));
+  return pair;
+}
+
 // Pairs of bfloat16: a b + c, rounded once.
 __device__ inline std::uint32_t multiply_add_pairs(std::uint32_t a, std::uint32_t b,
                                                    std::uint32_t c) {

@@ -36,6 +36,8 @@ struct StepLogits {
 struct StepSeq {
   std::int32_t table[kNumKvGroups];
   std::int32_t first_page[kNumKvGroups];
+  std::int32_t first_row;  // of the step's
+  std::int32_t num_rows;
 };
 
 // Addresses in device memory, constant after prepare().

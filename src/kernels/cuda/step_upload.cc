@@ -62,6 +62,8 @@ std::size_t StepUpload::fill(const HostStep& step, std::byte* block) const {
   const auto room = static_cast<std::int64_t>((layout_.bytes - layout_.pages) / sizeof(*pages));
   std::int64_t used = 0;
   for (const SeqInput& seq : step.seqs()) {
+    seqs->first_row = seq.first_row;
+    seqs->num_rows = seq.n_rows;
     for (std::size_t g = 0; g < kNumKvGroups; ++g) {
       const PageTable& table = *seq.tables[g];
       const auto count = static_cast<std::int64_t>(table.pages.size());
