@@ -47,7 +47,7 @@ bench() {
 export -f bench
 for name in "${parts[@]}"; do
   case $name in
-    stages) part stages 100 .gpu/test_kernels --gtest_filter='*/cuda:CudaBackend.*:CudaDevice.*' ;;
+    stages) part stages 100 .gpu/test_kernels --gtest_filter='*/cuda:Cuda*' ;;
     goldens) part goldens 120 .gpu/test_golden --gtest_filter='GoldenCuda.*:*Synth*cuda*' ;;
     memcheck) part memcheck 100 compute-sanitizer --tool memcheck --error-exitcode 9 \
       .gpu/test_kernels --gtest_filter='*ModelSteps.Batch*/cuda:*Attend*Window*/cuda:*Experts*/cuda:*Dense*Head*/cuda:CudaBackend.Tensor*:CudaBackend.Draws*' ;;
