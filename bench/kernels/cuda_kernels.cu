@@ -1,7 +1,8 @@
 // Times the launches of the CUDA backend at the 20b's shapes on the card at hand, stage by stage
 // and as whole layers: random weights, 24 distinct layers, recorded as graphs.
 //
-//   bench_cuda_kernels [--rows 1,8,32] [--context 1024] [--skew uniform|zipf|one] [--only qkv,...]
+//   bench_cuda_kernels [--rows 1,8,32] [--context 1024] [--model-len 131072] [--skew
+//   uniform|zipf|one] [--only qkv,...]
 //
 // Columns: microseconds a layer (median of the replays), GB/s of the bytes that must be read,
 // TFLOP/s.
@@ -64,7 +65,8 @@ __global__ void floats_kernel(float* to, std::size_t count, std::uint64_t seed) 
 
 struct Options {
   std::vector<int> rows{1, 8, 32, 128, 512, 2048};
-  int context = 1024;  // keys before the step's rows
+  int context = 1024;      // keys before the step's rows
+  int model_len = 131072;  // what grids of attention have room for
   std::string skew = "uniform";
   std::string only;
 };
@@ -174,7 +176,8 @@ class Bench {
     for (std::size_t i = 0; i < inv_freq.size(); ++i)
       inv_freq[i] = std::pow(150000.0F, -2.0F * static_cast<float>(i) / kHeadDim);
     inv_freq_ = copied(inv_freq);
-    max_splits_ = (options_.context + most_rows_ + kSplitKeys) / kSplitKeys + 1;
+    const int keys = std::max(options_.model_len, options_.context + most_rows_);
+    max_splits_ = (keys + kSplitKeys - 1) / kSplitKeys;
     split_out_ = take<float>(std::size_t{16} * kQHeads * max_splits_ * kHeadDim);
     split_state_ = take<float>(std::size_t{16} * kQHeads * max_splits_ * 2);
   }
@@ -452,6 +455,7 @@ int main(int argc, char** argv) {
         if (*at == ',') ++at;
       }
     } else if (flag == "--context") options.context = std::atoi(argv[i + 1]);
+    else if (flag == "--model-len") options.model_len = std::atoi(argv[i + 1]);
     else if (flag == "--skew") options.skew = argv[i + 1];
     else if (flag == "--only") options.only = argv[i + 1];
   }
