@@ -154,7 +154,6 @@ class Bench {
     inner_ = floats(pairs * kIntermediate);
     outer_ = floats(pairs * kHidden);
     logits_ = floats(std::size_t{kMostHeadRows} * kVocab);
-    router_logits_ = floats(rows * kExperts);
     routing_ = {take<std::int32_t>(pairs),
                 take<float>(pairs),
                 take<std::int32_t>(pairs),
@@ -294,10 +293,12 @@ class Bench {
     std::fflush(stdout);
   }
 
-  bool tensor(int rows) const { return rows >= 9; }
-
-  int tile_tokens(int rows) const {
-    return tensor(rows) ? tensor_tile_tokens(rows, kTopK, kExperts) : kTileTokens;
+  static Products products(int rows) {
+    return rows <= kTileTokens ? Products::kStream : Products::kGemm;
+  }
+  static int tile_tokens(int rows) {
+    return products(rows) == Products::kGemm ? tensor_tile_tokens(rows, kTopK, kExperts)
+                                             : kTileTokens;
   }
 
   NormArgs norm(float* out) const {
@@ -305,8 +306,10 @@ class Bench {
   }
   QkvArgs qkv(int rows, int layer) const {
     QkvArgs args{.inputs = inputs_,
-                 .x = normed_,
-                 .x16 = tensor(rows) ? x16_ : nullptr,
+                 .x = rows <= 2 ? nullptr : normed_,
+                 .norm = norm(normed_),
+                 .products = products(rows),
+                 .x16 = x16_,
                  .partials = partials_,
                  .rows = rows,
                  .weight = {qkv_[layer][0], qkv_[layer][1], qkv_[layer][2]},
@@ -343,19 +346,20 @@ class Bench {
             .out = attn_};
   }
   DenseArgs dense(int rows, const Matrix& weight, const float* x, float* out) const {
-    return {weight, bias_, x, tensor(rows) ? x16_ : nullptr, partials_, out, rows};
+    return {weight, bias_, x, products(rows), x16_, partials_, out, rows};
   }
   ExpertsArgs experts(int rows, int layer) const {
     return {.routing = routing_,
             .slabs = table_ + layer * kExperts,
             .slab = slab_,
             .x = normed_,
+            .products = products(rows),
             .rows = rows,
             .limit = 7.0F,
             .alpha = 1.702F,
             .add_bias = true,
-            .x16 = tensor(rows) ? x16_ : nullptr,
-            .inner16 = tensor(rows) ? inner16_ : nullptr,
+            .x16 = x16_,
+            .inner16 = inner16_,
             .inner = inner_,
             .outer = outer_,
             .out = delta_};
@@ -388,8 +392,7 @@ class Bench {
     cell(rows, "experts", kLayers, moe_bytes, moe_flops,
          [&](int layer) { launch_experts(stream_.get(), experts(rows, layer)); });
     cell(rows, "route", kLayers, 2.0 * kExperts * kHidden, 0, [&](int layer) {
-      launch_route(stream_.get(), rows,
-                   {norm(normed_), router_[layer], bias_, router_logits_, routing_});
+      launch_route(stream_.get(), rows, {norm(normed_), router_[layer], bias_, routing_});
     });
     const int head_rows = std::min(rows > 128 ? 1 : rows, kMostHeadRows);
     cell(head_rows, "head", 4, 2.0 * kVocab * kHidden, 2.0 * kVocab * kHidden * head_rows,
@@ -401,12 +404,11 @@ class Bench {
     cell(rows, "layers", 1, kLayers * (qkv_bytes + out_bytes + moe_bytes),
          kLayers * (qkv_flops + out_flops + moe_flops), [&](int) {
            for (int layer = 0; layer < kLayers; ++layer) {
-             launch_norm(stream_.get(), rows, norm(normed_));
+             if (rows > 2) launch_norm(stream_.get(), rows, norm(normed_));
              launch_qkv(stream_.get(), qkv(rows, layer));
              launch_attend(stream_.get(), attend(rows, layer, layer % 2 == 0));
              launch_dense(stream_.get(), dense(rows, out_[layer], attn_, delta_));
-             launch_route(stream_.get(), rows,
-                          {norm(normed_), router_[layer], bias_, router_logits_, routing_});
+             launch_route(stream_.get(), rows, {norm(normed_), router_[layer], bias_, routing_});
              launch_experts(stream_.get(), experts(rows, layer));
            }
          });
@@ -428,7 +430,7 @@ class Bench {
   float* bias_ = nullptr;  // of everything
   float *x_ = nullptr, *normed_ = nullptr, *q_ = nullptr, *attn_ = nullptr, *delta_ = nullptr;
   std::uint16_t *x16_ = nullptr, *inner16_ = nullptr;
-  float *inner_ = nullptr, *outer_ = nullptr, *logits_ = nullptr, *router_logits_ = nullptr;
+  float *inner_ = nullptr, *outer_ = nullptr, *logits_ = nullptr;
   float *split_out_ = nullptr, *split_state_ = nullptr;
   Partials partials_;
   std::int32_t max_splits_ = 0;

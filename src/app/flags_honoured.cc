@@ -158,7 +158,7 @@ const FlagSpec kComputeFlags[] = {
      "compute threads; default: one per processor this process may use", "",
      [](Options& o, const FlagUse& u) { o.threads = to_int32(u, 1, 1024); }},
     {"--dense-dtype", kValue, kDoes, kEvery, "Compute and memory",
-     "auto|bf16|int8: attention and unembedding weights; auto: bf16 on the CPU", "",
+     "auto|bf16|int8: attention and unembedding weights; auto: bf16", "",
      [](Options& o, const FlagUse& u) {
        o.int8_dense = parse_choice<bool>(u.spec.name, u.value(),
                                          {{"auto", false}, {"bf16", false}, {"int8", true}});

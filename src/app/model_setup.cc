@@ -49,12 +49,11 @@ ModelConfig read_config(const fs::path& directory) {
   return weights::parse_model_config(text, file.string());
 }
 
-// The reference computes with the checkpoint's own weights.
 kernels::WeightFormat dense_format(const Options& options) {
   if (!options.int8_dense) return kernels::WeightFormat::kBf16;
-  if (options.backend != BackendChoice::kCpu && options.backend != BackendChoice::kAuto)
-    throw StartupError("--dense-dtype int8 is for the CPU backend",
-                       "leave out --backend or use --dense-dtype bf16", kExitUsage);
+  if (options.backend == BackendChoice::kRef)
+    throw StartupError("--backend ref computes with the checkpoint's own weights",
+                       "leave out --dense-dtype", kExitUsage);
   return kernels::WeightFormat::kI8g32;
 }
 

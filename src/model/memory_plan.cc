@@ -174,7 +174,7 @@ Budget card_budget(const PlanRequest& r, const CardMemory& card) {
   const std::int64_t wish =
       card.limit_bytes > 0 ? card.limit_bytes : share(card.total_bytes, card.utilization);
   budget.limit = std::min(wish, card.free_bytes);
-  budget.dense = static_cast<std::int64_t>(kernels::cuda::dense_weight_bytes(r.config));
+  budget.dense = static_cast<std::int64_t>(kernels::cuda::dense_weight_bytes(r.config, r.dense));
   budget.activations = card_activation_bytes(r);
   budget.reserve = kCardReserve;
   budget.least_kv_room = budget.limit;

@@ -6,10 +6,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <map>
 
 #include "base/fault.h"
 #include "base/result.h"
+#include "base/thread_pool.h"
+#include "kernels/cpu/cpu_backend.h"
 #include "kernels/ref/ref_backend.h"
 #include "tests/support/micro_model.h"
 #include "tests/support/step_runner.h"
@@ -31,6 +34,28 @@ TestBackend cuda() {
   backend.name = "cuda";
   backend.make = [](kernels::BackendContext context) -> std::shared_ptr<kernels::Backend> {
     return kernels::make_cuda_backend(std::move(context));
+  };
+  return backend;
+}
+
+TestBackend cuda_int8() {
+  TestBackend backend = cuda();
+  backend.make = [](kernels::BackendContext context) -> std::shared_ptr<kernels::Backend> {
+    context.dense = kernels::WeightFormat::kI8g32;
+    return kernels::make_cuda_backend(std::move(context));
+  };
+  return backend;
+}
+
+TestBackend cpu_int8() {
+  TestBackend backend;
+  backend.name = "cpu";
+  backend.make = [](kernels::BackendContext context) {
+    context.dense = kernels::WeightFormat::kI8g32;
+    auto pool = std::make_shared<ThreadPool>(1);
+    auto made = kernels::make_cpu_backend(std::move(context), kernels::CpuIsa::kScalar, *pool);
+    return std::shared_ptr<kernels::Backend>(made.release(),
+                                             [pool](kernels::Backend* dead) { delete dead; });
   };
   return backend;
 }
@@ -152,6 +177,67 @@ TEST_F(CudaBackend, ReplayedStepsAreDirectSteps) {
   EXPECT_EQ(calls.at("experts"), direct_calls.at("experts"));
 }
 
+double mean_distance(const Rows& a, const Rows& b) {
+  double total = 0.0;
+  for (std::size_t t = 0; t < a.size(); ++t)
+    for (std::size_t id = 0; id < a[t].size(); ++id)
+      total += std::abs(static_cast<double>(a[t][id]) - static_cast<double>(b[t][id]));
+  return total / static_cast<double>(a.size() * a[0].size());
+}
+
+// Steps of up to eight rows stream their weights through tensor cores. What a step's results are
+// does not depend on how many rows it has.
+TEST_F(CudaBackend, StreamedProductsAreCloseToTheReference) {
+  ModelConfig other = two_layers();
+  other.hidden = 96;
+  other.intermediate = 160;
+  other.num_q_heads = 6;
+  other.num_kv_heads = 3;
+  other.head_dim = 128;
+  other.vocab = 75;
+  ModelConfig bf16 = two_layers();
+  bf16.expert_format = ExpertFormat::kBf16;
+  ModelConfig wide = two_layers();  // more K than a lane reads ahead
+  wide.hidden = 4160;
+  wide.intermediate = 2592;
+  for (const ModelConfig& config : {micro_config(), other, bf16, wide}) {
+    const auto checkpoint = make_micro_checkpoint(config, 5);
+    kernels::BackendOptions options = small_options();
+    options.tensor_cores = true;
+    const auto tokens = random_tokens(16, config.vocab, 3);
+    const Rows expected = prompt_rows(ref(), *checkpoint, tokens, 16);
+    for (const std::size_t rows : {1U, 2U, 3U, 8U}) {
+      const Rows got = prompt_rows(cuda(), *checkpoint, tokens, rows, options);
+      const double mean = mean_distance(got, expected);
+      std::printf("H %d, rows %zu: mean distance %.5f\n", config.hidden, rows, mean);
+      EXPECT_LT(mean, 0.05) << "rows " << rows << ", H " << config.hidden;
+      EXPECT_NE(got, prompt_rows(cuda(), *checkpoint, tokens, rows)) << "another path";
+    }
+  }
+}
+
+// int8 weights on the card are the CPU's: its float path is near the CPU's products with
+// activations of 15 bits, tensor cores are as near as their inputs in bf16 allow.
+TEST_F(CudaBackend, Int8WeightsAreTheCpus) {
+  for (const std::int32_t hidden : {64, 160, 2880}) {
+    ModelConfig config = two_layers();
+    config.hidden = hidden;
+    const auto checkpoint = make_micro_checkpoint(config, 5);
+    const auto tokens = random_tokens(40, config.vocab, 3);
+    const Rows expected = prompt_rows(cpu_int8(), *checkpoint, tokens, 40);
+    EXPECT_LT(mean_distance(prompt_rows(cuda_int8(), *checkpoint, tokens, 40), expected), 2e-3);
+    EXPECT_LT(mean_distance(prompt_rows(cuda_int8(), *checkpoint, tokens, 1), expected), 2e-3);
+    kernels::BackendOptions options = small_options();
+    options.tensor_cores = true;
+    for (const std::size_t rows : {1U, 4U, 8U, 40U}) {
+      const double mean =
+          mean_distance(prompt_rows(cuda_int8(), *checkpoint, tokens, rows, options), expected);
+      std::printf("H %d, rows %zu: mean distance %.5f\n", hidden, rows, mean);
+      EXPECT_LT(mean, 0.05) << "rows " << rows << ", H " << hidden;
+    }
+  }
+}
+
 // Rows of a prompt on tensor cores: inputs are rounded to bf16, so values are near, and a prompt in
 // other chunks is near as well.
 TEST_F(CudaBackend, TensorCoresAreCloseToTheReference) {
@@ -172,11 +258,7 @@ TEST_F(CudaBackend, TensorCoresAreCloseToTheReference) {
       const auto tokens = random_tokens(100, config.vocab, 3);
       const Rows expected = prompt_rows(ref(), *checkpoint, tokens, 100);
       const Rows got = prompt_rows(cuda(), *checkpoint, tokens, chunk, options);
-      double total = 0.0;
-      for (std::size_t t = 0; t < tokens.size(); ++t)
-        for (std::size_t id = 0; id < got[t].size(); ++id)
-          total += std::abs(static_cast<double>(got[t][id]) - static_cast<double>(expected[t][id]));
-      const double mean = total / static_cast<double>(tokens.size() * got[0].size());
+      const double mean = mean_distance(got, expected);
       RecordProperty("mean", std::to_string(mean));
       EXPECT_LT(mean, 0.05) << "chunk " << chunk << ", H " << config.hidden;
       EXPECT_NE(got, prompt_rows(cuda(), *checkpoint, tokens, chunk)) << "another path";

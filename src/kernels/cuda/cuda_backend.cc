@@ -46,18 +46,16 @@ CudaBackend::CudaBackend(BackendContext context, const CudaDevice& device)
       rope_(make_rope_table(config_.rope, config_.head_dim)),
       never_emit_(std::move(context.never_emit)),
       sampler_(config_.vocab, never_emit_),
-      dense_(config_, stream_),
+      dense_(config_, context.dense, stream_),
       expert_memory_("weights.experts", expert_weight_bytes(config_)),
       slabs_(static_cast<std::size_t>(config_.num_layers * config_.num_experts)),
       stats_(empty_stats()) {
   check_shape(config_);
-  STRATA_CHECK(context.dense == WeightFormat::kBf16, "dense format {} on the card",
-               static_cast<int>(context.dense));
 }
 
-WeightHandle CudaBackend::adopt(const TensorView& view, Role /*role*/, LayerId /*layer*/,
+WeightHandle CudaBackend::adopt(const TensorView& view, Role role, LayerId /*layer*/,
                                 const Shard& shard) {
-  return dense_.adopt(view, shard);
+  return dense_.adopt(view, role, shard);
 }
 
 void CudaBackend::set_expert(LayerId layer, ExpertId expert, const ExpertSlab& slab) {

@@ -19,21 +19,28 @@ inline constexpr std::int32_t kTileTokens = 8;       // most rows a warp multipl
 inline constexpr std::int32_t kMostArrivals = 1024;  // tiles of a product whose K is split
 inline constexpr std::int32_t kMaxGroupHeads = 16;
 inline constexpr std::int32_t kMostExperts = 512;
+inline constexpr std::int32_t kInt8Group = 32;  // weights of a row that share a scale
 
 constexpr std::size_t aligned(std::size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
-// Matrices in bfloat16, vectors in float32; room for what one rank holds.
-inline std::size_t dense_weight_bytes(const ModelConfig& c) {
-  const auto matrix = [](std::int64_t rows, std::int64_t cols) {
+// Vectors are float32, matrices bfloat16, or but for the embedding and the router int8 with scales
+// (`format` kI8g32); room for what one rank holds.
+inline std::size_t dense_weight_bytes(const ModelConfig& c, WeightFormat format) {
+  const auto bf16 = [](std::int64_t rows, std::int64_t cols) {
     return aligned(static_cast<std::size_t>(rows * cols) * 2);
+  };
+  const auto matrix = [&](std::int64_t rows, std::int64_t cols) {
+    if (format != WeightFormat::kI8g32) return bf16(rows, cols);
+    const auto count = static_cast<std::size_t>(rows * cols);
+    return aligned(count) + aligned(count / kInt8Group * 2);
   };
   const auto vector = [](std::int64_t n) { return aligned(static_cast<std::size_t>(n) * 4); };
   const std::size_t layer = matrix(c.q_dim(), c.hidden) + 2 * matrix(c.kv_dim(), c.hidden) +
-                            matrix(c.hidden, c.q_dim()) + matrix(c.num_experts, c.hidden) +
+                            matrix(c.hidden, c.q_dim()) + bf16(c.num_experts, c.hidden) +
                             vector(c.q_dim()) + 2 * vector(c.kv_dim()) + vector(c.num_q_heads) +
                             vector(c.num_experts) + 3 * vector(c.hidden);
-  return layer * static_cast<std::size_t>(c.num_layers) + 2 * matrix(c.vocab, c.hidden) +
-         vector(c.hidden);
+  return layer * static_cast<std::size_t>(c.num_layers) + bf16(c.vocab, c.hidden) +
+         matrix(c.vocab, c.hidden) + vector(c.hidden);
 }
 
 inline std::size_t expert_weight_bytes(const ModelConfig& c) {
@@ -76,7 +83,6 @@ struct ActivationLayout {
   // Inputs of tensor cores, bf16; not there without them.
   std::size_t normed16 = 0, attn16 = 0, inner16 = 0;  // [rows | rows | pairs, ...]
   std::size_t arrivals = 0;                           // i32 [kMostArrivals]
-  std::size_t router_logits = 0;                      // f32 [rows, experts]
   std::size_t pair_expert = 0;                        // i32 [pairs]; -1: padding
   std::size_t pair_weight = 0;                        // f32 [pairs]
   std::size_t pair_order = 0;                         // i32 [pairs]: pairs sorted by expert
@@ -129,7 +135,6 @@ inline ActivationLayout make_activation_layout(const ModelConfig& c,
     layout.inner16 = place(pairs * c.intermediate, 2);
     layout.arrivals = place(kMostArrivals);
   }
-  layout.router_logits = place(rows * c.num_experts);
   layout.pair_expert = place(pairs);
   layout.pair_weight = place(pairs);
   layout.pair_order = place(pairs);

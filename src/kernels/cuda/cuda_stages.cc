@@ -78,26 +78,32 @@ NormArgs CudaBackend::norm_args(Buffer x, const Deltas& deltas, WeightHandle nor
 }
 
 Routing CudaBackend::routing(std::int32_t rows) const {
-  return {.expert = at<std::int32_t>(layout_.pair_expert),
-          .weight = at<float>(layout_.pair_weight),
-          .order = at<std::int32_t>(layout_.pair_order),
-          .tiles = at<ExpertTile>(layout_.tiles),
-          .num_tiles = at<std::int32_t>(layout_.num_tiles),
-          .experts_read = at<unsigned long long>(layout_.experts_read),
-          .num_experts = config_.num_experts,
-          .top_k = config_.experts_per_token,
-          .tile_tokens = on_tensor_cores(rows) ? tensor_tile_tokens(rows, config_.experts_per_token,
-                                                                    config_.num_experts)
-                                               : kTileTokens};
+  return {
+      .expert = at<std::int32_t>(layout_.pair_expert),
+      .weight = at<float>(layout_.pair_weight),
+      .order = at<std::int32_t>(layout_.pair_order),
+      .tiles = at<ExpertTile>(layout_.tiles),
+      .num_tiles = at<std::int32_t>(layout_.num_tiles),
+      .experts_read = at<unsigned long long>(layout_.experts_read),
+      .num_experts = config_.num_experts,
+      .top_k = config_.experts_per_token,
+      .tile_tokens = products(rows) == Products::kGemm
+                         ? tensor_tile_tokens(rows, config_.experts_per_token, config_.num_experts)
+                         : kTileTokens};
 }
 
-bool CudaBackend::on_tensor_cores(std::int32_t rows) const {
-  constexpr std::int32_t kLeastRows = 9;  // eight share a read of the weights without
-  return options_.tensor_cores && rows >= kLeastRows;
+Products CudaBackend::products(std::int32_t rows) const {
+  if (!options_.tensor_cores) return Products::kFloat;
+  return rows <= kTileTokens ? Products::kStream : Products::kGemm;
 }
 
-std::uint16_t* CudaBackend::tensor_scratch(std::int32_t rows, std::size_t offset) const {
-  return on_tensor_cores(rows) ? at<std::uint16_t>(offset) : nullptr;
+bool CudaBackend::norms_on_the_way(std::int32_t rows) const {
+  constexpr std::int32_t kMostRows = 2;  // every block norms all of them
+  return products(rows) == Products::kStream && rows <= kMostRows;
+}
+
+std::uint16_t* CudaBackend::gemm_scratch(std::size_t offset) const {
+  return options_.tensor_cores ? at<std::uint16_t>(offset) : nullptr;
 }
 
 // What the experts put between their products is free while other products run.
@@ -131,11 +137,16 @@ void CudaBackend::attn_qkv(const StepShape& shape, LayerId layer, const LayerWei
   for (const DenseWeight* read : {&query, &key, &value}) scope.read(*read);
   if (!scope.launches()) return;
   auto* normed = at<float>(layout_.normed);
-  launch_norm(stream_.get(), shape.rows, norm_args(x, deltas, weights.attn_norm, normed));
+  const NormArgs norm = norm_args(x, deltas, weights.attn_norm, normed);
+  const bool on_the_way = norms_on_the_way(shape.rows) && norm.delta_b == nullptr;
+  unwritten_delta_ = on_the_way ? norm.delta_a : nullptr;
+  if (!on_the_way) launch_norm(stream_.get(), shape.rows, norm);
   launch_qkv(stream_.get(),
              {.inputs = upload_->inputs(),
-              .x = normed,
-              .x16 = tensor_scratch(shape.rows, layout_.normed16),
+              .x = on_the_way ? nullptr : normed,
+              .norm = norm,
+              .products = products(shape.rows),
+              .x16 = gemm_scratch(layout_.normed16),
               .partials = partials(),
               .rows = shape.rows,
               .weight = {query.matrix(), key.matrix(), value.matrix()},
@@ -179,7 +190,8 @@ void CudaBackend::attn_out(const StepShape& shape, LayerId, const LayerWeights& 
   launch_dense(stream_.get(), {.weight = matrix.matrix(),
                                .bias = rank_ == 0 ? dense_[weights.out_bias].vector() : nullptr,
                                .x = floats(attn),
-                               .x16 = tensor_scratch(shape.rows, layout_.attn16),
+                               .products = products(shape.rows),
+                               .x16 = gemm_scratch(layout_.attn16),
                                .partials = partials(),
                                .out = floats(delta),
                                .count = shape.rows});
@@ -191,11 +203,15 @@ void CudaBackend::route(const StepShape& shape, LayerId, const LayerWeights& wei
   const DenseWeight& router = dense_[weights.router_weight];
   scope.read(router);
   if (!scope.launches()) return;
+  NormArgs norm = norm_args(x, deltas, weights.mlp_norm, at<float>(layout_.normed));
+  if (unwritten_delta_ != nullptr) {
+    STRATA_CHECK(norm.delta_b == nullptr, "three deltas");
+    norm.delta_b = std::exchange(norm.delta_a, std::exchange(unwritten_delta_, nullptr));
+  }
   launch_route(stream_.get(), shape.rows,
-               {.norm = norm_args(x, deltas, weights.mlp_norm, at<float>(layout_.normed)),
+               {.norm = norm,
                 .weight = router.matrix(),
                 .bias = dense_[weights.router_bias].vector(),
-                .logits = at<float>(layout_.router_logits),
                 .routing = routing(shape.rows)});
 }
 
@@ -207,12 +223,13 @@ void CudaBackend::experts(const StepShape& shape, LayerId layer, Buffer delta) {
                   .slabs = at<const std::byte*>(layout_.slab_table) + slab_index(layer, 0),
                   .slab = slab_,
                   .x = at<float>(layout_.normed),
+                  .products = products(shape.rows),
                   .rows = shape.rows,
                   .limit = config_.swiglu_limit,
                   .alpha = config_.swiglu_alpha,
                   .add_bias = rank_ == 0,
-                  .x16 = tensor_scratch(shape.rows, layout_.normed16),
-                  .inner16 = tensor_scratch(shape.rows, layout_.inner16),
+                  .x16 = gemm_scratch(layout_.normed16),
+                  .inner16 = gemm_scratch(layout_.inner16),
                   .inner = at<float>(layout_.inner),
                   .outer = at<float>(layout_.outer),
                   .out = floats(delta)});
@@ -226,14 +243,18 @@ void CudaBackend::head(const StepShape&, const ModelWeights& weights, Buffer x,
   scope.read(matrix);
   if (!scope.launches()) return;
   auto* input = at<float>(layout_.head_input);
-  launch_head_norm(stream_.get(), first, count, norm_args(x, deltas, weights.final_norm, input));
-  launch_dense(stream_.get(), {.weight = matrix.matrix(),
-                               .bias = nullptr,
-                               .x = input,
-                               .x16 = tensor_scratch(count, layout_.normed16),
-                               .partials = partials(),
-                               .out = at<float>(layout_.logits),
-                               .count = count});
+  const NormArgs norm = norm_args(x, deltas, weights.final_norm, input);
+  const DenseArgs args{.weight = matrix.matrix(),
+                       .bias = nullptr,
+                       .x = input,
+                       .products = products(count),
+                       .x16 = gemm_scratch(layout_.normed16),
+                       .partials = partials(),
+                       .out = at<float>(layout_.logits),
+                       .count = count};
+  if (norms_on_the_way(count)) return launch_normed_head(stream_.get(), first, norm, args);
+  launch_head_norm(stream_.get(), first, count, norm);
+  launch_dense(stream_.get(), args);
 }
 
 // Copies logits row `index`, the index - first one of the head, to its place on the host.

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/dense_weights.h"
+#include "kernels/cuda/kernels.h"
 #include "kernels/cuda/step_graphs.h"
 #include "kernels/cuda/step_upload.h"
 #include "kernels/host/host_step.h"
@@ -97,9 +98,10 @@ class CudaBackend final : public Backend {
   KvLayer kv_layer(LayerId layer) const;
   NormArgs norm_args(Buffer x, const Deltas& deltas, WeightHandle norm, float* out) const;
   Routing routing(std::int32_t rows) const;
-  // Whether products of so many rows go to tensor cores, and the scratch they take then.
-  bool on_tensor_cores(std::int32_t rows) const;
-  std::uint16_t* tensor_scratch(std::int32_t rows, std::size_t offset) const;
+  Products products(std::int32_t rows) const;
+  // Whether products take rows that are not normed yet.
+  bool norms_on_the_way(std::int32_t rows) const;
+  std::uint16_t* gemm_scratch(std::size_t offset) const;
   Partials partials() const;
 
   const ModelConfig config_;
@@ -131,6 +133,8 @@ class CudaBackend final : public Backend {
   std::optional<HostStep> step_;
   std::optional<StepUpload> upload_;
   std::optional<StepGraphs> graphs_;
+  // What attn_qkv normed with x and left for `route` to add to it; null: nothing.
+  const float* unwritten_delta_ = nullptr;
 
   std::array<StageStats, kNumStages> stats_;
   std::vector<Event> events_;

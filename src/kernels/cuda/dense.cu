@@ -8,7 +8,7 @@ namespace {
 
 // A warp makes kTileRows outputs of T rows. Tiles of tokens are neighbours in the grid, so that the
 // weights of one come from the cache for the next.
-template <int T>
+template <int T, class Weights>
 __global__ void __launch_bounds__(kBlockThreads, kLeastBlocks) dense_kernel(const DenseArgs args) {
   const int first = (blockIdx.y * kBlockWarps + warp_id()) * kTileRows;
   if (first >= args.weight.rows) return;
@@ -19,7 +19,7 @@ __global__ void __launch_bounds__(kBlockThreads, kLeastBlocks) dense_kernel(cons
 #pragma unroll
   for (int t = 0; t < T; ++t)
     input[t] = static_cast<std::uint32_t>(min(token + t, args.count - 1)) * args.weight.cols;
-  const float value = multiply<T>(Bf16Weights{args.weight}, rows, args.x, input);
+  const float value = multiply<T>(Weights{args.weight}, rows, args.x, input);
   const LaneOutput<T> lane;
   const int row = first + lane.row;
   if (!lane.owned || row >= args.weight.rows || token + lane.token >= args.count) return;
@@ -30,11 +30,14 @@ __global__ void __launch_bounds__(kBlockThreads, kLeastBlocks) dense_kernel(cons
 }  // namespace
 
 void launch_dense(cudaStream_t stream, const DenseArgs& args) {
-  if (args.x16 != nullptr) return launch_dense_gemm(stream, args);
+  if (args.products == Products::kGemm) return launch_dense_gemm(stream, args);
+  if (args.products == Products::kStream) return launch_dense_stream(stream, args);
   with_tile_tokens(args.count, [&](auto tokens) {
     const dim3 grid(divide_up(args.count, tokens),
                     divide_up(args.weight.rows, kBlockWarps * kTileRows));
-    launch(stream, grid, dense_kernel<tokens>, args);
+    if (args.weight.scales != nullptr)
+      launch(stream, grid, dense_kernel<tokens, Int8Weights>, args);
+    else launch(stream, grid, dense_kernel<tokens, Bf16Weights>, args);
   });
 }
 

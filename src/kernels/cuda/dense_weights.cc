@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "base/bf16.h"
 #include "base/check.h"
@@ -14,6 +15,11 @@ namespace strata::kernels::cuda {
 namespace {
 
 constexpr std::int64_t kStagingBytes = std::int64_t{16} << 20;
+
+bool may_be_int8(Role role) {
+  return role == Role::kQWeight || role == Role::kKWeight || role == Role::kVWeight ||
+         role == Role::kOutWeight || role == Role::kUnembedding;
+}
 
 // The part of the tensor this rank holds.
 struct Part {
@@ -88,10 +94,12 @@ std::vector<std::byte> rounded(const std::vector<std::byte>& f32) {
 
 }  // namespace
 
-DenseWeights::DenseWeights(const ModelConfig& config, const Stream& stream)
-    : stream_(stream), arena_("weights.dense", dense_weight_bytes(config)) {}
+DenseWeights::DenseWeights(const ModelConfig& config, WeightFormat format, const Stream& stream)
+    : format_(format),
+      stream_(stream),
+      arena_("weights.dense", dense_weight_bytes(config, format)) {}
 
-WeightHandle DenseWeights::adopt(const TensorView& view, const Shard& shard) {
+WeightHandle DenseWeights::adopt(const TensorView& view, Role role, const Shard& shard) {
   if (view.dtype != DType::kBf16 && view.dtype != DType::kF32)
     throw StartupError(fmt::format("{}: tensor {} is neither bf16 nor f32", view.file, view.name),
                        "convert the dense weights to bfloat16");
@@ -100,22 +108,38 @@ WeightHandle DenseWeights::adopt(const TensorView& view, const Shard& shard) {
   if (view.dtype == DType::kF32 && !is_vector)
     log_warn("{} is float32: rounded to bfloat16 for the card", view.name);
   const Part part = part_of(view, shard);
-  const std::size_t element = is_vector ? sizeof(float) : sizeof(Bf16);
+  const std::int64_t count = part.rows * part.cols;
+  const bool int8 = format_ == WeightFormat::kI8g32 && may_be_int8(role);
+  const std::size_t element = int8 ? 1 : (is_vector ? sizeof(float) : sizeof(Bf16));
   DenseWeight weight;
   weight.rows = static_cast<std::int32_t>(part.rows);
   weight.cols = static_cast<std::int32_t>(part.cols);
   weight.first_row = part.first_row;
-  weight.bytes = static_cast<std::size_t>(part.rows * part.cols) * element;
+  weight.bytes = static_cast<std::size_t>(count) * element;
   weight.data = arena_.take(weight.bytes);
   const std::int64_t source_row = part.cols * static_cast<std::int64_t>(dtype_size(view.dtype));
   const std::int64_t step = std::max<std::int64_t>(1, kStagingBytes / source_row);
+  std::optional<DeviceArena> staging;
+  if (int8) {
+    const std::size_t scale_bytes = static_cast<std::size_t>(count / kInt8Group) * sizeof(Bf16);
+    weight.scales = reinterpret_cast<std::uint16_t*>(arena_.take(scale_bytes));
+    weight.bytes += scale_bytes;
+    staging.emplace("weights.dense",
+                    static_cast<std::size_t>(std::min(step, part.rows) * part.cols) * sizeof(Bf16));
+  }
   for (std::int64_t begin = 0; begin < part.rows; begin += step) {
+    const std::int64_t first = begin * part.cols;
     std::vector<std::byte> data = read_rows(view, part, begin, std::min(part.rows, begin + step));
     if (is_vector && view.dtype == DType::kBf16) data = widened(data);
     if (!is_vector && view.dtype == DType::kF32) data = rounded(data);
-    copy_and_wait(stream_, weight.data + static_cast<std::size_t>(begin * part.cols) * element,
-                  data.data(), data.size());
+    std::byte* to = weight.data + static_cast<std::size_t>(first) * element;
+    copy_and_wait(stream_, int8 ? staging->data() : to, data.data(), data.size());
+    if (int8)
+      launch_quantise(stream_.get(), reinterpret_cast<const std::uint16_t*>(staging->data()),
+                      reinterpret_cast<std::int8_t*>(to), weight.scales + first / kInt8Group,
+                      static_cast<std::int64_t>(data.size() / sizeof(Bf16)));
   }
+  if (int8) stream_.synchronize();  // before the staging goes
   weights_.push_back(weight);
   return {static_cast<std::uint32_t>(weights_.size())};
 }

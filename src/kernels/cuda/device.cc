@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <atomic>
 #include <string>
 
 #include "base/check.h"
@@ -17,6 +18,13 @@ void check(cudaError_t status, const char* what) {
     return;
   throw DeviceError(fmt::format("the card failed in {}: {}", what, cudaGetErrorString(status)));
 }
+
+namespace {
+std::atomic<bool> early{true};
+}  // namespace
+
+bool early_launches() { return early; }
+void set_early_launches(bool allowed) { early = allowed; }
 
 namespace {
 

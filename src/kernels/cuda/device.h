@@ -13,6 +13,11 @@ namespace strata::kernels::cuda {
 // Throws DeviceError that names the call.
 void check(cudaError_t status, const char* what);
 
+// Whether launches may begin before those in front of them have ended, where the card can; the
+// program sets it once, before the first launch.
+bool early_launches();
+void set_early_launches(bool allowed);
+
 // One allocation, handed out from its beginning. Movable-free: made in place.
 class DeviceArena {
  public:

@@ -19,16 +19,28 @@ __global__ void embed_kernel(const EmbedArgs args) {
     out[i] = mine ? from_bf16(values[i]) : 0.0F;
 }
 
-__global__ void norm_kernel(const NormArgs args) {
-  if (args.inputs.rows[blockIdx.x].seq < 0) return;
-  norm_row<true>(args, blockIdx.x, args.out + static_cast<std::size_t>(blockIdx.x) * args.hidden);
+// Stores to row `row` of out.
+__device__ auto to_row(const NormArgs& args, std::int32_t row) {
+  float* out = args.out + static_cast<std::size_t>(row) * args.hidden;
+  return [out](int i, const float(&values)[8]) { store8(out + i, values); };
+}
+
+__global__ void __launch_bounds__(kBlockThreads) norm_kernel(const NormArgs args) {
+  const auto row = static_cast<std::int32_t>(blockIdx.x);
+  dependents_may_start();
+  dependency_wait();
+  if (args.inputs.rows[row].seq < 0) return;
+  norm_row<true, kBlockWarps>(args, row, to_row(args, row));
 }
 
 // Rows without logits are left as they are; nobody reads what the head makes of them.
-__global__ void head_norm_kernel(const NormArgs args, std::int32_t first) {
+__global__ void __launch_bounds__(kBlockThreads)
+    head_norm_kernel(const NormArgs args, std::int32_t first) {
+  dependents_may_start();
+  dependency_wait();
   const std::int32_t row = args.inputs.logits[first + blockIdx.x].row;
   if (row < 0) return;
-  norm_row<false>(args, row, args.out + static_cast<std::size_t>(blockIdx.x) * args.hidden);
+  norm_row<false, kBlockWarps>(args, row, to_row(args, static_cast<std::int32_t>(blockIdx.x)));
 }
 
 }  // namespace
@@ -38,12 +50,12 @@ void launch_embed(cudaStream_t stream, std::int32_t rows, const EmbedArgs& args)
 }
 
 void launch_norm(cudaStream_t stream, std::int32_t rows, const NormArgs& args) {
-  launch(stream, dim3(rows), norm_kernel, args);
+  launch_early(stream, {dim3(rows)}, norm_kernel, args);
 }
 
 void launch_head_norm(cudaStream_t stream, std::int32_t first, std::int32_t count,
                       const NormArgs& args) {
-  launch(stream, dim3(count), head_norm_kernel, args, first);
+  launch_early(stream, {dim3(count)}, head_norm_kernel, args, first);
 }
 
 }  // namespace strata::kernels::cuda

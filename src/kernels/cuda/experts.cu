@@ -107,11 +107,16 @@ void launch_weights(cudaStream_t stream, const ExpertsArgs& args) {
 
 }  // namespace
 
+void launch_expert_sum(cudaStream_t stream, const ExpertsArgs& args) {
+  launch(stream, dim3(args.rows), sum_kernel, args);
+}
+
 void launch_experts(cudaStream_t stream, const ExpertsArgs& args) {
-  if (args.x16 != nullptr) launch_experts_gemm(stream, args);
+  if (args.products == Products::kStream) return launch_experts_stream(stream, args);
+  if (args.products == Products::kGemm) launch_experts_gemm(stream, args);
   else if (args.slab.format == ExpertFormat::kMxfp4) launch_weights<Mxfp4Weights>(stream, args);
   else launch_weights<Bf16Weights>(stream, args);
-  launch(stream, dim3(args.rows), sum_kernel, args);
+  launch_expert_sum(stream, args);
 }
 
 }  // namespace strata::kernels::cuda

@@ -32,6 +32,10 @@ struct KvLayer {
   bool bf16 = false;
 };
 
+// `count` bfloat16 values to int8 and a scale for each 32 of them; count is a multiple of 32.
+void launch_quantise(cudaStream_t stream, const std::uint16_t* from, std::int8_t* to,
+                     std::uint16_t* scales, std::int64_t count);
+
 struct EmbedArgs {
   StepInputs inputs;
   Matrix table;
@@ -63,26 +67,41 @@ struct Partials {
   std::int32_t* arrived = nullptr;  // [kMostArrivals], zeros between products
 };
 
+// How a step's products are computed.
+enum class Products : std::uint8_t {
+  kFloat,   // float32: any card
+  kStream,  // tensor cores, at most kStreamColumns rows
+  kGemm,    // tensor cores, many rows; takes scratch x16
+};
+
 // out = W x + bias.
 struct DenseArgs {
   Matrix weight;
-  const float* bias;   // may be null
-  const float* x;      // [count, weight.cols]
-  std::uint16_t* x16;  // scratch of the same shape: multiply on tensor cores; null: do not
-  Partials partials;   // with x16
+  const float* bias;  // may be null
+  const float* x;     // [count, weight.cols]
+  Products products;
+  std::uint16_t* x16;  // scratch of the shape of x, of kGemm
+  Partials partials;   // of kGemm
   float* out;          // [count, weight.rows]
   std::int32_t count;
 };
 void launch_dense(cudaStream_t stream, const DenseArgs& args);
-void launch_dense_gemm(cudaStream_t stream, const DenseArgs& args);  // on tensor cores
+// out = W norm(x + deltas) + bias for logits rows [first, first + count) of the step, by kStream;
+// norm.x is not written and norm.out not used.
+void launch_normed_head(cudaStream_t stream, std::int32_t first, const NormArgs& norm,
+                        const DenseArgs& args);
+void launch_dense_stream(cudaStream_t stream, const DenseArgs& args);
+void launch_dense_gemm(cudaStream_t stream, const DenseArgs& args);
 // to = from in bfloat16; `count` is a multiple of 8.
 void launch_round(cudaStream_t stream, const float* from, std::uint16_t* to, std::int64_t count);
 
 struct QkvArgs {
   StepInputs inputs;
-  const float* x;      // [rows, hidden], normed
-  std::uint16_t* x16;  // scratch: multiply on tensor cores; null: do not
-  Partials partials;   // with x16
+  const float* x;  // [rows, hidden], normed; null: by kStream the norm's rows, normed on the way
+  NormArgs norm;   // its x is not written, its out not used
+  Products products;
+  std::uint16_t* x16;  // scratch [rows, hidden], of kGemm
+  Partials partials;   // of kGemm
   std::int32_t rows;
   Matrix weight[3];  // q, k, v
   const float* bias[3];
@@ -93,7 +112,8 @@ struct QkvArgs {
   float* q;  // [rows, q_dim]
 };
 void launch_qkv(cudaStream_t stream, const QkvArgs& args);
-void launch_qkv_gemm(cudaStream_t stream, const QkvArgs& args);  // on tensor cores
+void launch_qkv_stream(cudaStream_t stream, const QkvArgs& args);
+void launch_qkv_gemm(cudaStream_t stream, const QkvArgs& args);
 
 struct AttendArgs {
   StepInputs inputs;
@@ -148,7 +168,6 @@ struct RouteArgs {
   NormArgs norm;
   Matrix weight;
   const float* bias;
-  float* logits;  // scratch [rows, num_experts]
   Routing routing;
 };
 void launch_route(cudaStream_t stream, std::int32_t rows, const RouteArgs& args);
@@ -158,18 +177,20 @@ struct ExpertsArgs {
   const std::byte* const* slabs;  // this layer's entries of the slot table
   SlabLayout slab;
   const float* x;  // [rows, hidden], normed
+  Products products;
   std::int32_t rows;
   float limit;
   float alpha;
   bool add_bias;           // the down bias is rank 0's
-  std::uint16_t* x16;      // scratch [rows, hidden]: multiply on tensor cores; null: do not
-  std::uint16_t* inner16;  // scratch [pairs, intermediate], with x16
-  float* inner;            // scratch [pairs, intermediate], without
+  std::uint16_t* x16;      // scratch [rows, hidden], of kGemm
+  std::uint16_t* inner16;  // scratch [pairs, intermediate], of kGemm
+  float* inner;            // scratch [pairs, intermediate], of the others
   float* outer;            // scratch [pairs, hidden]
   float* out;              // [rows, hidden]
 };
 void launch_experts(cudaStream_t stream, const ExpertsArgs& args);
-// On tensor cores; without the weighted sum.
+void launch_expert_sum(cudaStream_t stream, const ExpertsArgs& args);  // outer to out
+void launch_experts_stream(cudaStream_t stream, const ExpertsArgs& args);
 void launch_experts_gemm(cudaStream_t stream, const ExpertsArgs& args);
 
 }  // namespace strata::kernels::cuda

@@ -38,6 +38,57 @@ void launch(cudaStream_t stream, dim3 grid, void (*kernel)(Parameters...),
   launch_threads(stream, grid, kBlockThreads, 0, kernel, std::forward<Arguments>(arguments)...);
 }
 
+// A kernel of these may begin before the launch in front of it has ended (compute capability 9.0
+// and newer): what it does before dependency_wait() must read nothing that launches write, and
+// every block must call it. Older cards wait at the launch.
+__device__ inline void dependency_wait() {
+#if __CUDA_ARCH__ >= 900
+  cudaGridDependencySynchronize();
+#endif
+}
+// Lets the next launch begin as soon as all blocks have called this or ended.
+__device__ inline void dependents_may_start() {
+#if __CUDA_ARCH__ >= 900
+  cudaTriggerProgrammaticLaunchCompletion();
+#endif
+}
+
+// Whether `kernel` was compiled for cards that let launches begin early, and is to.
+template <class Kernel>
+bool begins_early(Kernel* kernel) {
+  cudaFuncAttributes attributes{};
+  check(cudaFuncGetAttributes(&attributes, kernel), "asking for a kernel");
+  return attributes.ptxVersion >= 90 && early_launches();
+}
+
+struct Grid {
+  dim3 blocks;
+  std::size_t shared = 0;  // dynamic, bytes of a block
+  unsigned threads = kBlockThreads;
+};
+
+// Launches a kernel that calls dependency_wait().
+template <class... Parameters, class... Arguments>
+void launch_early(cudaStream_t stream, const Grid& grid, void (*kernel)(Parameters...),
+                  Arguments&&... arguments) {
+  constexpr std::size_t kAlwaysThere = std::size_t{48} << 10;
+  if (grid.shared > kAlwaysThere)
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(grid.shared)),
+          "asking for shared memory");
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid.blocks;
+  config.blockDim = dim3(grid.threads);
+  config.dynamicSmemBytes = grid.shared;
+  config.stream = stream;
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &attribute;
+  config.numAttrs = begins_early(kernel) ? 1 : 0;
+  check(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...), "a launch");
+}
+
 // Calls `fn` with the number of rows of a step that share a read of the weights.
 template <class Fn>
 void with_tile_tokens(std::int32_t rows, Fn&& fn) {

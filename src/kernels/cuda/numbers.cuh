@@ -36,6 +36,66 @@ __device__ inline float from_e8m0(std::uint32_t bits) {
   return __uint_as_float(bits == 255 ? 0x7fc00000U : bits << 23);
 }
 
+// Two floats as bfloat16 in one word, the first in its lower half.
+__device__ inline std::uint32_t bf16_pair(float low, float high) {
+#if __CUDA_ARCH__ >= 800
+  std::uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+#else
+  return to_bf16(low) | static_cast<std::uint32_t>(to_bf16(high)) << 16;
+#endif
+}
+
+// Products of bfloat16 pairs, rounded once. Cards from compute capability 8.0 on.
+__device__ inline std::uint32_t scaled_bf16(std::uint32_t pair, std::uint32_t scales) {
+#if __CUDA_ARCH__ >= 800
+  std::uint32_t product;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(product) : "r"(pair), "r"(scales), "r"(0x80008000U));
+  return product;
+#else
+  __trap();
+  return 0;
+#endif
+}
+
+// Bytes a and b of `word`, which `places` names as 0x4b4a, as signed numbers in bfloat16. With the
+// exponent of 128 in front, the lower seven bits count from there; the eighth takes 256 instead of
+// 128 away again. Cards from compute capability 8.0 on.
+__device__ inline std::uint32_t int8_pair(std::uint32_t word, std::uint32_t places) {
+#if __CUDA_ARCH__ >= 800
+  const std::uint32_t bytes = __byte_perm(word, 0, places);
+  const std::uint32_t raised = (bytes & 0x007f007fU) | 0x43004300U;
+  const std::uint32_t offset = (bytes & 0x00800080U) | 0xc300c300U;
+  std::uint32_t pair;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(pair) : "r"(raised), "r"(0x3f803f80U), "r"(offset));
+  return pair;
+#else
+  __trap();
+  return 0;
+#endif
+}
+
+// Eight E2M1 numbers times their E8M0 scale, exact, as the bfloat16 pairs (0, 4), (1, 5), (2, 6),
+// (3, 7). Moved into a bfloat16's fields a number is itself times 2^-126, so the factor is 2^126
+// times the scale; where that is out of range it is put in as two. Cards from 8.0 on.
+__device__ inline uint4 mxfp4_pairs(std::uint32_t nibbles, std::uint32_t scale) {
+  const std::uint32_t factor = scale <= 128 ? (scale + 126) << 7 : 0x7f00U;
+  uint4 pairs{((nibbles << 6) & 0x01c001c0U) | ((nibbles << 12) & 0x80008000U),
+              ((nibbles << 2) & 0x01c001c0U) | ((nibbles << 8) & 0x80008000U),
+              ((nibbles >> 2) & 0x01c001c0U) | ((nibbles << 4) & 0x80008000U),
+              ((nibbles >> 6) & 0x01c001c0U) | (nibbles & 0x80008000U)};
+  const auto multiply = [&pairs](std::uint32_t by) {
+    pairs.x = scaled_bf16(pairs.x, by * 0x10001U);
+    pairs.y = scaled_bf16(pairs.y, by * 0x10001U);
+    pairs.z = scaled_bf16(pairs.z, by * 0x10001U);
+    pairs.w = scaled_bf16(pairs.w, by * 0x10001U);
+  };
+  multiply(factor);
+  if (scale > 128) multiply(scale == 255 ? 0x7fc0U : (scale - 1) << 7);
+  return pairs;
+}
+
 // Keys and values of the KV pool: float32, or the bits of bfloat16.
 __device__ inline float to_float(float value) { return value; }
 __device__ inline float to_float(std::uint16_t bits) { return from_bf16(bits); }
@@ -48,6 +108,10 @@ __device__ inline void load8(const float* from, float (&out)[8]) {
   const float4 b = *reinterpret_cast<const float4*>(from + 4);
   out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w;
   out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
+}
+__device__ inline void store8(float* to, const float (&values)[8]) {
+  *reinterpret_cast<float4*>(to) = {values[0], values[1], values[2], values[3]};
+  *reinterpret_cast<float4*>(to + 4) = {values[4], values[5], values[6], values[7]};
 }
 __device__ inline void unpack8(const uint4& words, float (&out)[8]) {
   out[0] = low_bf16(words.x), out[1] = high_bf16(words.x);

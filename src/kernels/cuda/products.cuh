@@ -44,6 +44,36 @@ struct Bf16Weights {
   }
 };
 
+// Row-major int8 [rows, k] with bfloat16 scales [rows, k/32], k a multiple of 32.
+struct Int8Weights {
+  const std::int8_t* data;
+  const std::uint16_t* scales;
+  int k;
+
+  __device__ explicit Int8Weights(const Matrix& matrix)
+      : data(static_cast<const std::int8_t*>(matrix.data)), scales(matrix.scales), k(matrix.cols) {}
+
+  static constexpr float kInputScale = 1.0F;
+  struct Values {
+    uint2 words;
+    std::uint16_t scale;
+  };
+  __device__ Values load(int row, int at) const {
+    const std::size_t index = static_cast<std::size_t>(row) * k + at;
+    return {__ldg(reinterpret_cast<const uint2*>(data + index)), __ldg(scales + index / 32)};
+  }
+  __device__ static float add(const Values& weights, const float (&x)[8], float sum) {
+    float part = 0.0F;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const std::uint32_t word = i < 4 ? weights.words.x : weights.words.y;
+      const int value = static_cast<std::int32_t>(word << (24 - 8 * (i % 4))) >> 24;
+      part = fmaf(static_cast<float>(value), x[i], part);
+    }
+    return fmaf(part, from_bf16(weights.scale), sum);
+  }
+};
+
 // Blocks [rows, k/32, 16] and scales [rows, k/32] of a slab, k a multiple of 32.
 struct Mxfp4Weights {
   const std::uint8_t* blocks;

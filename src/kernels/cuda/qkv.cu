@@ -7,7 +7,7 @@
 namespace strata::kernels::cuda {
 namespace {
 
-template <int T, class Kv>
+template <int T, class Weights, class Kv>
 __global__ void __launch_bounds__(kBlockThreads, kLeastBlocks) qkv_kernel(const QkvArgs args) {
   const int heads = args.q_heads + 2 * args.kv.heads;
   const int index = blockIdx.y * kBlockWarps + warp_id();
@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(kBlockThreads, kLeastBlocks) qkv_kernel(const 
 #pragma unroll
   for (int t = 0; t < T; ++t)
     input[t] = static_cast<std::uint32_t>(min(token + t, args.rows - 1)) * matrix.cols;
-  float value = multiply<T>(Bf16Weights{matrix}, rows, args.x, input);
+  float value = multiply<T>(Weights{matrix}, rows, args.x, input);
 
   const LaneOutput<T> lane;
   const bool is_second = lane.row >= 2;
@@ -38,12 +38,17 @@ __global__ void __launch_bounds__(kBlockThreads, kLeastBlocks) qkv_kernel(const 
 }  // namespace
 
 void launch_qkv(cudaStream_t stream, const QkvArgs& args) {
-  if (args.x16 != nullptr) return launch_qkv_gemm(stream, args);
+  if (args.products == Products::kGemm) return launch_qkv_gemm(stream, args);
+  if (args.products == Products::kStream) return launch_qkv_stream(stream, args);
   const int tiles = (args.q_heads + 2 * args.kv.heads) * (args.kv.head_dim / kTileRows);
   with_tile_tokens(args.rows, [&](auto tokens) {
     const dim3 grid(divide_up(args.rows, tokens), divide_up(tiles, kBlockWarps));
-    if (args.kv.bf16) launch(stream, grid, qkv_kernel<tokens, std::uint16_t>, args);
-    else launch(stream, grid, qkv_kernel<tokens, float>, args);
+    const auto launch_weights = [&]<class Weights>(Weights*) {
+      if (args.kv.bf16) launch(stream, grid, qkv_kernel<tokens, Weights, std::uint16_t>, args);
+      else launch(stream, grid, qkv_kernel<tokens, Weights, float>, args);
+    };
+    if (args.weight[0].scales != nullptr) launch_weights(static_cast<Int8Weights*>(nullptr));
+    else launch_weights(static_cast<Bf16Weights*>(nullptr));
   });
 }
 

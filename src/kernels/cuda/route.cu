@@ -35,8 +35,7 @@ __device__ Candidate next_best(const float* logits, int num_experts, const Candi
 }
 
 // One warp: the top_k experts of a row and the softmax over them.
-__device__ void choose(const RouteArgs& args, std::int32_t row, const float* logits) {
-  const Routing& routing = args.routing;
+__device__ void choose(const Routing& routing, std::int32_t row, const float* logits) {
   const std::size_t first = static_cast<std::size_t>(row) * routing.top_k;
   Candidate last{INFINITY, -1};
   float best = 0.0F;
@@ -54,25 +53,43 @@ __device__ void choose(const RouteArgs& args, std::int32_t row, const float* log
     for (int i = 0; i < routing.top_k; ++i) routing.weight[first + i] /= total;
 }
 
-// Norm, router and choice of one row by one block.
-__device__ void route_row(const RouteArgs& args, std::int32_t row) {
-  const Routing& routing = args.routing;
-  float* normed = args.norm.out + static_cast<std::size_t>(row) * args.norm.hidden;
-  norm_row<true>(args.norm, row, normed);
-  __syncthreads();
-  float* logits = args.logits + static_cast<std::size_t>(row) * routing.num_experts;
-  const std::uint32_t input[1] = {0};
-  for (int first = warp_id() * kTileRows; first < routing.num_experts;
-       first += kBlockWarps * kTileRows) {
-    int rows[kTileRows];
-    for (int r = 0; r < kTileRows; ++r) rows[r] = min(first + r, routing.num_experts - 1);
-    const float value = multiply<1>(Bf16Weights{args.weight}, rows, normed, input);
-    const LaneOutput<1> lane;
-    const int expert = first + lane.row;
-    if (lane.owned && expert < routing.num_experts) logits[expert] = value + args.bias[expert];
+constexpr int kRouteWarps = 32;
+constexpr int kRouteThreads = kRouteWarps * kWarp;
+constexpr int kRouterAhead = 6;  // reads of a lane before the launch in front has ended
+
+// The logit of `expert` for a normed row in shared memory, by one warp in the order of
+// products.cuh; `ahead` holds the lane's first reads of the router's row.
+__device__ float router_logit(const Bf16Weights& router, int expert,
+                              const uint4 (&ahead)[kRouterAhead], bool use_ahead,
+                              const float* normed) {
+  float sum = 0.0F;
+  int at = lane_id() * kLaneValues;
+  const auto add = [&](const uint4& weights) {
+    float inputs[8];
+    load8(normed + at, inputs);
+    sum = Bf16Weights::add(weights, inputs, sum);
+    at += kWarp * kLaneValues;
+  };
+  if (use_ahead) {
+#pragma unroll
+    for (int u = 0; u < kRouterAhead; ++u)
+      if (at < router.k) add(ahead[u]);
   }
-  __syncthreads();
-  if (warp_id() == 0) choose(args, row, logits);
+#pragma unroll kRouterAhead
+  while (at < router.k) add(router.load(expert, at));
+  return warp_sum(sum);
+}
+
+// A step of one row has its experts' tiles at once.
+__device__ void group_row(const Routing& routing) {
+  __syncwarp();
+  for (int i = lane_id(); i < routing.top_k; i += kWarp) {
+    routing.order[i] = i;
+    routing.tiles[i] = {routing.expert[i], i, 1};
+  }
+  if (lane_id() != 0) return;
+  *routing.num_tiles = routing.top_k;
+  *routing.experts_read += routing.top_k;
 }
 
 // A whole warp: adds each lane to `counts` of its expert (-1: none) and gives its place there.
@@ -141,33 +158,60 @@ __device__ void group_pairs(const Routing& routing, std::int32_t pairs) {
   });
 }
 
-// A step of one row is grouped at once, others by a kernel of its own.
-__global__ void __launch_bounds__(kBlockThreads) route_kernel(const RouteArgs args) {
+// One row: norm, router and choice.
+__global__ void __launch_bounds__(kRouteThreads) route_kernel(const RouteArgs args) {
+  extern __shared__ float normed[];  // [hidden], then logits [num_experts]
   const std::int32_t row = blockIdx.x;
   const Routing& routing = args.routing;
-  if (args.norm.inputs.rows[row].seq >= 0) {
-    route_row(args, row);
-  } else {
-    for (int i = threadIdx.x; i < routing.top_k; i += kBlockThreads)
-      routing.expert[static_cast<std::size_t>(row) * routing.top_k + i] = -1;
+  const Bf16Weights router{args.weight};
+  const int own = min(warp_id(), routing.num_experts - 1);
+  float* logits = normed + args.norm.hidden;
+  dependents_may_start();
+  uint4 ahead[kRouterAhead];
+#pragma unroll
+  for (int u = 0; u < kRouterAhead; ++u) {
+    const int at = (u * kWarp + lane_id()) * kLaneValues;
+    ahead[u] = at < router.k ? router.load(own, at) : uint4{};
   }
-  if (gridDim.x > 1) return;
+  dependency_wait();
+  if (args.norm.inputs.rows[row].seq < 0) {
+    for (int i = threadIdx.x; i < routing.top_k; i += kRouteThreads)
+      routing.expert[static_cast<std::size_t>(row) * routing.top_k + i] = -1;
+    if (gridDim.x == 1 && threadIdx.x == 0) *routing.num_tiles = 0;
+    return;
+  }
+  float* out = args.norm.out + static_cast<std::size_t>(row) * args.norm.hidden;
+  norm_row<true, kRouteWarps>(args.norm, row, [&](int i, const float(&values)[8]) {
+    store8(normed + i, values);
+    store8(out + i, values);
+  });
   __syncthreads();
-  group_pairs(routing, routing.top_k);
+  for (int expert = warp_id(); expert < routing.num_experts; expert += kRouteWarps) {
+    const float logit = router_logit(router, expert, ahead, expert == own, normed);
+    if (lane_id() == 0) logits[expert] = logit + args.bias[expert];
+  }
+  __syncthreads();
+  if (warp_id() != 0) return;
+  choose(routing, row, logits);
+  if (gridDim.x == 1) group_row(routing);
 }
 
 __global__ void __launch_bounds__(kGroupThreads)
     group_kernel(const Routing routing, std::int32_t pairs) {
+  dependency_wait();
+  dependents_may_start();
   group_pairs(routing, pairs);
 }
 
 }  // namespace
 
 void launch_route(cudaStream_t stream, std::int32_t rows, const RouteArgs& args) {
-  launch(stream, dim3(rows), route_kernel, args);
+  const std::size_t shared =
+      static_cast<std::size_t>(args.norm.hidden + args.routing.num_experts) * sizeof(float);
+  launch_early(stream, {dim3(rows), shared, kRouteThreads}, route_kernel, args);
   if (rows > 1)
-    launch_threads(stream, dim3(1), kGroupThreads, 0, group_kernel, args.routing,
-                   rows * args.routing.top_k);
+    launch_early(stream, {dim3(1), 0, kGroupThreads}, group_kernel, args.routing,
+                 rows * args.routing.top_k);
 }
 
 }  // namespace strata::kernels::cuda

@@ -60,8 +60,9 @@ __device__ float sum_over_lanes(float (&values)[N]) {
   return values[0];
 }
 
-// Over a block of kBlockThreads; every thread gets the result. `scratch` is shared memory.
-__device__ inline float block_sum(float value, float (&scratch)[kBlockWarps]) {
+// Over a block of so many warps; every thread gets the result. `scratch` is shared memory.
+template <int kWarps>
+__device__ float block_sum(float value, float (&scratch)[kWarps]) {
   value = warp_sum(value);
   if (lane_id() == 0) scratch[warp_id()] = value;
   __syncthreads();

@@ -1,0 +1,91 @@
+// Dense products of few rows on tensor cores: the output projection and the unembedding of decodes.
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/stream.cuh"
+
+namespace strata::kernels::cuda {
+namespace {
+
+// Rows that are normed on the way: which of the step's they are.
+struct NormedRows {
+  NormArgs norm;
+  std::int32_t first;  // logits row
+};
+
+template <class Chunks, int kSplit, bool kNormed>
+__global__ void __launch_bounds__(kBlockThreads, kStreamBlocks)
+    dense_stream_kernel(const DenseArgs args, const NormedRows normed) {
+  extern __shared__ uint4 shared[];
+  __shared__ StreamSums all;
+  __shared__ float factors[kStreamColumns];
+  auto* inputs = reinterpret_cast<std::byte*>(shared);
+  const auto weights = chunks_of<Chunks>(args.weight);
+  const int rows = args.weight.rows;
+  const int first_tile = blockIdx.x * (kBlockWarps / kSplit);
+  const auto row_of = [&](int tile, int pair, int half) {
+    return (first_tile + tile) * kStreamRows + half * kStreamPairs + pair;
+  };
+  const int tile = warp_id() / kSplit;
+  const int pair = lane_id() / 4;
+  WarpStream<Chunks, kSplit> stream(weights, min(row_of(tile, pair, 0), rows - 1),
+                                    min(row_of(tile, pair, 1), rows - 1));
+  dependents_may_start();
+  stream.start_reading();
+  dependency_wait();
+  if constexpr (kNormed) {
+    stage_normed_inputs(inputs, factors, args.count, normed.norm,
+                        [&](int c) { return normed.norm.inputs.logits[normed.first + c].row; });
+  } else {
+    stage_inputs<Chunks::kPermuted>(inputs, args.count, weights.k, [&](int c) {
+      return args.x + static_cast<std::size_t>(c) * weights.k;
+    });
+    __syncthreads();
+  }
+  float sums[4] = {};
+  stream.multiply(inputs, args.count, sums);
+  put_sums(all, sums);
+  __syncthreads();
+  each_stream_result<kSplit>(all, args.count, [&](int t, int p, int c, float a, float b) {
+    if constexpr (kNormed) a *= factors[c], b *= factors[c];
+    const int results[2] = {row_of(t, p, 0), row_of(t, p, 1)};
+    const float values[2] = {a, b};
+    for (int h = 0; h < 2; ++h) {
+      if (results[h] >= rows) continue;
+      args.out[static_cast<std::size_t>(c) * rows + results[h]] =
+          args.bias == nullptr ? values[h] : values[h] + args.bias[results[h]];
+    }
+  });
+}
+
+template <class Chunks, bool kNormed>
+void launch_chunks(cudaStream_t stream, const DenseArgs& args, const NormedRows& normed) {
+  constexpr unsigned kManyTiles = 2048;  // fill a card with fewer warps a tile
+  constexpr int kFewer = 4;
+  const unsigned tiles = divide_up(args.weight.rows, kStreamRows);
+  const std::size_t shared = input_bytes(args.count, args.weight.cols);
+  if (tiles >= kManyTiles)
+    launch_early(stream, {dim3(divide_up(tiles, kBlockWarps / kFewer)), shared},
+                 dense_stream_kernel<Chunks, kFewer, kNormed>, args, normed);
+  else
+    launch_early(stream, {dim3(tiles), shared}, dense_stream_kernel<Chunks, kBlockWarps, kNormed>,
+                 args, normed);
+}
+
+template <bool kNormed>
+void launch_weights(cudaStream_t stream, const DenseArgs& args, const NormedRows& normed) {
+  if (args.weight.scales != nullptr) launch_chunks<Int8Chunks, kNormed>(stream, args, normed);
+  else launch_chunks<Bf16Chunks, kNormed>(stream, args, normed);
+}
+
+}  // namespace
+
+void launch_dense_stream(cudaStream_t stream, const DenseArgs& args) {
+  launch_weights<false>(stream, args, {});
+}
+
+void launch_normed_head(cudaStream_t stream, std::int32_t first, const NormArgs& norm,
+                        const DenseArgs& args) {
+  launch_weights<true>(stream, args, {norm, first});
+}
+
+}  // namespace strata::kernels::cuda

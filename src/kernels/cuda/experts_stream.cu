@@ -1,0 +1,174 @@
+// Experts of few rows on tensor cores. A block takes tiles of one expert's matrix and up to eight
+// rows of the step; a single row's experts are summed where they are made.
+#include "kernels/cuda/experts.cuh"
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/stream.cuh"
+
+namespace strata::kernels::cuda {
+namespace {
+
+constexpr int kSplit = 4;
+constexpr int kTiles = kBlockWarps / kSplit;
+
+template <class Chunks>
+__device__ Chunks slab_chunks(const Slab& slab, std::size_t blocks, std::size_t scales, int k);
+template <>
+__device__ Mxfp4Chunks slab_chunks(const Slab& slab, std::size_t blocks, std::size_t scales,
+                                   int k) {
+  return {reinterpret_cast<const std::uint8_t*>(slab.data + blocks),
+          reinterpret_cast<const std::uint8_t*>(slab.data + scales), k};
+}
+template <>
+__device__ Bf16Chunks slab_chunks(const Slab& slab, std::size_t blocks, std::size_t /*scales*/,
+                                  int k) {
+  return {reinterpret_cast<const std::uint16_t*>(slab.data + blocks), k};
+}
+
+// Tile t of gate_up is eight SwiGLU outputs: pairs of gate and up; of down it is 16 outputs.
+template <class Chunks, bool kDown>
+__global__ void __launch_bounds__(kBlockThreads, kStreamBlocks)
+    expert_stream_kernel(const ExpertsArgs args) {
+  extern __shared__ uint4 shared[];
+  __shared__ StreamSums all;
+  auto* inputs = reinterpret_cast<std::byte*>(shared);
+  // In this order: what starts early behind this kernel may rely on route having ended.
+  dependency_wait();
+  dependents_may_start();
+  const Routing& routing = args.routing;
+  if (static_cast<std::int32_t>(blockIdx.x) >= *routing.num_tiles) return;
+  const ExpertTile group = routing.tiles[blockIdx.x];
+  const SlabLayout& layout = args.slab;
+  const Slab slab{args.slabs[group.expert], layout};
+  const auto weights =
+      kDown
+          ? slab_chunks<Chunks>(slab, layout.down_blocks, layout.down_scales, layout.intermediate)
+          : slab_chunks<Chunks>(slab, layout.gate_up_blocks, layout.gate_up_scales, layout.hidden);
+  const int rows = kDown ? layout.hidden : 2 * layout.intermediate;
+  const int first_tile = blockIdx.y * kTiles;
+  const auto row_of = [&](int tile, int pair, int half) {
+    const int first = (first_tile + tile) * kStreamRows;
+    return kDown ? first + half * kStreamPairs + pair : first + 2 * pair + half;
+  };
+  const int tile = warp_id() / kSplit;
+  WarpStream<Chunks, kSplit> stream(weights, min(row_of(tile, lane_id() / 4, 0), rows - 1),
+                                    min(row_of(tile, lane_id() / 4, 1), rows - 1));
+  stream.start_reading();
+  stage_inputs<Chunks::kPermuted>(inputs, group.count, weights.k, [&](int c) {
+    const int pair = routing.order[group.begin + c];
+    return kDown ? args.inner + static_cast<std::size_t>(pair) * layout.intermediate
+                 : args.x + static_cast<std::size_t>(pair / routing.top_k) * layout.hidden;
+  });
+  __syncthreads();
+  float sums[4] = {};
+  stream.multiply(inputs, group.count, sums);
+  put_sums(all, sums);
+  __syncthreads();
+  each_stream_result<kSplit>(all, group.count, [&](int t, int p, int c, float a, float b) {
+    const int first = row_of(t, p, 0);
+    const int second = row_of(t, p, 1);
+    if (first >= rows) return;
+    const auto pair = static_cast<std::size_t>(routing.order[group.begin + c]);
+    if constexpr (kDown) {
+      float* out = args.outer + pair * layout.hidden;
+      out[first] = args.add_bias ? a + slab.bias(layout.down_bias, first) : a;
+      out[second] = args.add_bias ? b + slab.bias(layout.down_bias, second) : b;
+    } else {
+      a += slab.bias(layout.gate_up_bias, first);
+      b += slab.bias(layout.gate_up_bias, second);
+      args.inner[pair * layout.intermediate + first / 2] = swiglu(a, b, args.limit, args.alpha);
+    }
+  });
+}
+
+// The down projection of a step of one row and the weighted sum over its experts, in the order of
+// rank: two warps an expert.
+constexpr int kRowSplit = 2;
+constexpr int kRanksAtOnce = kBlockWarps / kRowSplit;
+
+template <class Chunks>
+__global__ void __launch_bounds__(kBlockThreads, kStreamBlocks)
+    down_row_kernel(const ExpertsArgs args) {
+  extern __shared__ uint4 shared[];
+  __shared__ StreamSums all;
+  auto* inputs = reinterpret_cast<std::byte*>(shared);
+  const SlabLayout& layout = args.slab;
+  const Routing& routing = args.routing;
+  const int first = blockIdx.x * kStreamRows;
+  const int pitch = input_pitch(layout.intermediate);
+  dependents_may_start();
+  float total = 0.0F;  // of threads below kStreamRows
+  bool waited = false;
+  for (int base = 0; base < routing.top_k; base += kRanksAtOnce) {
+    const int rank = base + warp_id() / kRowSplit;
+    const bool mine = rank < routing.top_k;
+    // Known before gate_up has ended: it waited for route before it let this kernel start.
+    const std::int32_t expert = mine ? routing.expert[rank] : -1;
+    const Slab slab{expert >= 0 ? args.slabs[expert] : nullptr, layout};
+    // A step of padding has no experts.
+    const int k = expert >= 0 ? layout.intermediate : 0;
+    WarpStream<Chunks, kRowSplit> stream(
+        slab_chunks<Chunks>(slab, layout.down_blocks, layout.down_scales, k),
+        min(first + lane_id() / 4, layout.hidden - 1),
+        min(first + kStreamPairs + lane_id() / 4, layout.hidden - 1));
+    stream.start_reading();
+    if (!waited) dependency_wait();
+    waited = true;
+    const int ranks = min(kRanksAtOnce, routing.top_k - base);
+    stage_inputs<Chunks::kPermuted>(inputs, ranks, layout.intermediate, [&](int c) {
+      return args.inner + static_cast<std::size_t>(base + c) * layout.intermediate;
+    });
+    __syncthreads();
+    float sums[4] = {};
+    stream.multiply(inputs + warp_id() / kRowSplit * pitch, 1, sums);
+    put_sums(all, sums);
+    __syncthreads();
+    if (threadIdx.x < kStreamRows) {
+      const int row = first + threadIdx.x;
+      for (int c = 0; c < ranks && row < layout.hidden; ++c) {
+        const std::int32_t chosen = routing.expert[base + c];
+        if (chosen < 0) continue;
+        float value = all[c * kRowSplit][threadIdx.x][0] + all[c * kRowSplit + 1][threadIdx.x][0];
+        const Slab its{args.slabs[chosen], layout};
+        if (args.add_bias) value += its.bias(layout.down_bias, row);
+        total = fmaf(routing.weight[base + c], value, total);
+      }
+    }
+    __syncthreads();
+  }
+  const int row = first + threadIdx.x;
+  if (threadIdx.x < kStreamRows && row < layout.hidden) args.out[row] = total;
+}
+
+template <class Chunks>
+void launch_chunks(cudaStream_t stream, const ExpertsArgs& args) {
+  const auto blocks = [](int rows) { return divide_up(rows, kStreamRows * kTiles); };
+  const unsigned tiles = most_tiles(args);
+  const int columns = args.rows < kStreamColumns ? args.rows : kStreamColumns;
+  launch_early(
+      stream,
+      {dim3(tiles, blocks(2 * args.slab.intermediate)), input_bytes(columns, args.slab.hidden)},
+      expert_stream_kernel<Chunks, false>, args);
+  if (args.rows == 1) {
+    const int ranks = args.routing.top_k < kRanksAtOnce ? args.routing.top_k : kRanksAtOnce;
+    launch_early(stream,
+                 {dim3(divide_up(args.slab.hidden, kStreamRows)),
+                  input_bytes(ranks, args.slab.intermediate)},
+                 down_row_kernel<Chunks>, args);
+  } else {
+    launch_early(
+        stream,
+        {dim3(tiles, blocks(args.slab.hidden)), input_bytes(columns, args.slab.intermediate)},
+        expert_stream_kernel<Chunks, true>, args);
+    launch_expert_sum(stream, args);
+  }
+}
+
+}  // namespace
+
+void launch_experts_stream(cudaStream_t stream, const ExpertsArgs& args) {
+  if (args.slab.format == ExpertFormat::kMxfp4) launch_chunks<Mxfp4Chunks>(stream, args);
+  else launch_chunks<Bf16Chunks>(stream, args);
+}
+
+}  // namespace strata::kernels::cuda

@@ -1,0 +1,71 @@
+// Queries, keys and values of few rows on tensor cores.
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/qkv.cuh"
+#include "kernels/cuda/stream.cuh"
+
+namespace strata::kernels::cuda {
+namespace {
+
+// A block makes eight rotary pairs of one head.
+template <class Chunks, class Kv, bool kNormed>
+__global__ void __launch_bounds__(kBlockThreads, kStreamBlocks)
+    qkv_stream_kernel(const QkvArgs args) {
+  extern __shared__ uint4 shared[];
+  __shared__ StreamSums all;
+  __shared__ float factors[kStreamColumns];
+  auto* inputs = reinterpret_cast<std::byte*>(shared);
+  const int half = args.kv.head_dim / 2;
+  const int tiles_a_head = half / kStreamPairs;
+  HeadTile tile = head_tile(args, blockIdx.x / tiles_a_head * (args.kv.head_dim / kTileRows));
+  tile.pair = blockIdx.x % tiles_a_head * kStreamPairs;
+  const int first = tile.head * args.kv.head_dim + tile.pair;
+  const auto weights = chunks_of<Chunks>(args.weight[tile.source]);
+  WarpStream<Chunks, kBlockWarps> stream(weights, first + lane_id() / 4,
+                                         first + half + lane_id() / 4);
+  dependents_may_start();
+  stream.start_reading();
+  dependency_wait();
+  if constexpr (kNormed) {
+    stage_normed_inputs(inputs, factors, args.rows, args.norm, [](int c) { return c; });
+  } else {
+    stage_inputs<Chunks::kPermuted>(inputs, args.rows, weights.k, [&](int c) {
+      return args.x + static_cast<std::size_t>(c) * weights.k;
+    });
+    __syncthreads();
+  }
+  float sums[4] = {};
+  stream.multiply(inputs, args.rows, sums);
+  put_sums(all, sums);
+  __syncthreads();
+  const float* bias = args.bias[tile.source] + tile.head * args.kv.head_dim;
+  each_stream_result<kBlockWarps>(all, args.rows, [&](int, int p, int c, float a, float b) {
+    if constexpr (kNormed) a *= factors[c], b *= factors[c];
+    const int i = tile.pair + p;
+    a += bias[i];
+    b += bias[i + half];
+    store_value<Kv>(args, tile, c, i, false, a, b);
+    store_value<Kv>(args, tile, c, i, true, b, a);
+  });
+}
+
+template <class Chunks, class Kv>
+void launch_rows(cudaStream_t stream, const QkvArgs& args) {
+  const Grid grid{dim3((args.q_heads + 2 * args.kv.heads) * (args.kv.head_dim / kStreamRows)),
+                  input_bytes(args.rows, args.weight[0].cols)};
+  if (args.x == nullptr) launch_early(stream, grid, qkv_stream_kernel<Chunks, Kv, true>, args);
+  else launch_early(stream, grid, qkv_stream_kernel<Chunks, Kv, false>, args);
+}
+
+}  // namespace
+
+void launch_qkv_stream(cudaStream_t stream, const QkvArgs& args) {
+  const auto launch_chunks = [&]<class Chunks>(Chunks*) {
+    if (args.kv.bf16) launch_rows<Chunks, std::uint16_t>(stream, args);
+    else launch_rows<Chunks, float>(stream, args);
+  };
+  if (args.weight[0].scales != nullptr) launch_chunks(static_cast<Int8Chunks*>(nullptr));
+  else launch_chunks(static_cast<Bf16Chunks*>(nullptr));
+}
+
+}  // namespace strata::kernels::cuda
