@@ -69,7 +69,7 @@ struct DrawPart {
   double score;
   std::int32_t id;
 };
-inline constexpr std::int32_t kDrawParts = 32;  // of the vocabulary, scanned by a block each
+inline constexpr std::int32_t kDrawParts = 128;  // of the vocabulary, scanned by a block each
 
 // The activations arena: offsets of its buffers. A pair is (row, rank of a chosen expert).
 struct ActivationLayout {

@@ -12,23 +12,23 @@ struct NormedRows {
   std::int32_t first;  // logits row
 };
 
-template <class Chunks, int kSplit, bool kNormed>
-__global__ void __launch_bounds__(kBlockThreads, kStreamBlocks)
+template <class Chunks, int kSplit, int kStages, bool kNormed>
+__global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
     dense_stream_kernel(const DenseArgs args, const NormedRows normed) {
   extern __shared__ uint4 shared[];
   __shared__ StreamSums all;
   __shared__ float factors[kStreamColumns];
-  auto* inputs = reinterpret_cast<std::byte*>(shared);
+  auto* rings = reinterpret_cast<std::byte*>(shared);
+  std::byte* inputs = rings + ring_bytes<kStages>();
   const auto weights = chunks_of<Chunks>(args.weight);
   const int rows = args.weight.rows;
   const int first_tile = blockIdx.x * (kBlockWarps / kSplit);
   const auto row_of = [&](int tile, int pair, int half) {
     return (first_tile + tile) * kStreamRows + half * kStreamPairs + pair;
   };
-  const int tile = warp_id() / kSplit;
-  const int pair = lane_id() / 4;
-  WarpStream<Chunks, kSplit> stream(weights, min(row_of(tile, pair, 0), rows - 1),
-                                    min(row_of(tile, pair, 1), rows - 1));
+  WarpStream<Chunks, kSplit, kStages> stream(weights, rings, [&](int r) {
+    return min(row_of(warp_id() / kSplit, r % kStreamPairs, r / kStreamPairs), rows - 1);
+  });
   dependents_may_start();
   stream.start_reading();
   dependency_wait();
@@ -57,18 +57,18 @@ __global__ void __launch_bounds__(kBlockThreads, kStreamBlocks)
   });
 }
 
+// Many tiles fill a card with fewer warps a tile, and blocks that leave each other room.
 template <class Chunks, bool kNormed>
 void launch_chunks(cudaStream_t stream, const DenseArgs& args, const NormedRows& normed) {
-  constexpr unsigned kManyTiles = 2048;  // fill a card with fewer warps a tile
-  constexpr int kFewer = 4;
+  constexpr unsigned kManyTiles = 2048;
   const unsigned tiles = divide_up(args.weight.rows, kStreamRows);
-  const std::size_t shared = input_bytes(args.count, args.weight.cols);
+  const std::size_t inputs = input_bytes(args.count, args.weight.cols);
   if (tiles >= kManyTiles)
-    launch_early(stream, {dim3(divide_up(tiles, kBlockWarps / kFewer)), shared},
-                 dense_stream_kernel<Chunks, kFewer, kNormed>, args, normed);
+    launch_early(stream, {dim3(divide_up(tiles, kBlockWarps / 4)), ring_bytes<3>() + inputs},
+                 dense_stream_kernel<Chunks, 4, 3, kNormed>, args, normed);
   else
-    launch_early(stream, {dim3(tiles), shared}, dense_stream_kernel<Chunks, kBlockWarps, kNormed>,
-                 args, normed);
+    launch_early(stream, {dim3(tiles), ring_bytes<6>() + inputs},
+                 dense_stream_kernel<Chunks, kBlockWarps, 6, kNormed>, args, normed);
 }
 
 template <bool kNormed>

@@ -8,7 +8,8 @@
 namespace strata::kernels::cuda {
 namespace {
 
-constexpr int kSplit = 4;
+constexpr int kSplit = 2;
+constexpr int kStages = 3;
 constexpr int kTiles = kBlockWarps / kSplit;
 
 template <class Chunks>
@@ -27,11 +28,12 @@ __device__ Bf16Chunks slab_chunks(const Slab& slab, std::size_t blocks, std::siz
 
 // Tile t of gate_up is eight SwiGLU outputs: pairs of gate and up; of down it is 16 outputs.
 template <class Chunks, bool kDown>
-__global__ void __launch_bounds__(kBlockThreads, kStreamBlocks)
+__global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
     expert_stream_kernel(const ExpertsArgs args) {
   extern __shared__ uint4 shared[];
   __shared__ StreamSums all;
-  auto* inputs = reinterpret_cast<std::byte*>(shared);
+  auto* rings = reinterpret_cast<std::byte*>(shared);
+  std::byte* inputs = rings + ring_bytes<kStages>();
   // In this order: what starts early behind this kernel may rely on route having ended.
   dependency_wait();
   dependents_may_start();
@@ -50,9 +52,9 @@ __global__ void __launch_bounds__(kBlockThreads, kStreamBlocks)
     const int first = (first_tile + tile) * kStreamRows;
     return kDown ? first + half * kStreamPairs + pair : first + 2 * pair + half;
   };
-  const int tile = warp_id() / kSplit;
-  WarpStream<Chunks, kSplit> stream(weights, min(row_of(tile, lane_id() / 4, 0), rows - 1),
-                                    min(row_of(tile, lane_id() / 4, 1), rows - 1));
+  WarpStream<Chunks, kSplit, kStages> stream(weights, rings, [&](int r) {
+    return min(row_of(warp_id() / kSplit, r % kStreamPairs, r / kStreamPairs), rows - 1);
+  });
   stream.start_reading();
   stage_inputs<Chunks::kPermuted>(inputs, group.count, weights.k, [&](int c) {
     const int pair = routing.order[group.begin + c];
@@ -84,14 +86,16 @@ __global__ void __launch_bounds__(kBlockThreads, kStreamBlocks)
 // The down projection of a step of one row and the weighted sum over its experts, in the order of
 // rank: two warps an expert.
 constexpr int kRowSplit = 2;
+constexpr int kRowStages = 6;
 constexpr int kRanksAtOnce = kBlockWarps / kRowSplit;
 
 template <class Chunks>
-__global__ void __launch_bounds__(kBlockThreads, kStreamBlocks)
+__global__ void __launch_bounds__(kBlockThreads, stream_blocks(kRowStages))
     down_row_kernel(const ExpertsArgs args) {
   extern __shared__ uint4 shared[];
   __shared__ StreamSums all;
-  auto* inputs = reinterpret_cast<std::byte*>(shared);
+  auto* rings = reinterpret_cast<std::byte*>(shared);
+  std::byte* inputs = rings + ring_bytes<kRowStages>();
   const SlabLayout& layout = args.slab;
   const Routing& routing = args.routing;
   const int first = blockIdx.x * kStreamRows;
@@ -107,10 +111,9 @@ __global__ void __launch_bounds__(kBlockThreads, kStreamBlocks)
     const Slab slab{expert >= 0 ? args.slabs[expert] : nullptr, layout};
     // A step of padding has no experts.
     const int k = expert >= 0 ? layout.intermediate : 0;
-    WarpStream<Chunks, kRowSplit> stream(
-        slab_chunks<Chunks>(slab, layout.down_blocks, layout.down_scales, k),
-        min(first + lane_id() / 4, layout.hidden - 1),
-        min(first + kStreamPairs + lane_id() / 4, layout.hidden - 1));
+    WarpStream<Chunks, kRowSplit, kRowStages> stream(
+        slab_chunks<Chunks>(slab, layout.down_blocks, layout.down_scales, k), rings,
+        [&](int r) { return min(first + r, layout.hidden - 1); });
     stream.start_reading();
     if (!waited) dependency_wait();
     waited = true;
@@ -153,7 +156,7 @@ void launch_chunks(cudaStream_t stream, const ExpertsArgs& args) {
     const int ranks = args.routing.top_k < kRanksAtOnce ? args.routing.top_k : kRanksAtOnce;
     launch_early(stream,
                  {dim3(divide_up(args.slab.hidden, kStreamRows)),
-                  input_bytes(ranks, args.slab.intermediate)},
+                  ring_bytes<kRowStages>() + input_bytes(ranks, args.slab.intermediate)},
                  down_row_kernel<Chunks>, args);
   } else {
     launch_early(

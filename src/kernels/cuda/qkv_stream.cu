@@ -7,22 +7,25 @@
 namespace strata::kernels::cuda {
 namespace {
 
+constexpr int kStages = 3;
+
 // A block makes eight rotary pairs of one head.
 template <class Chunks, class Kv, bool kNormed>
-__global__ void __launch_bounds__(kBlockThreads, kStreamBlocks)
+__global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
     qkv_stream_kernel(const QkvArgs args) {
   extern __shared__ uint4 shared[];
   __shared__ StreamSums all;
   __shared__ float factors[kStreamColumns];
-  auto* inputs = reinterpret_cast<std::byte*>(shared);
+  auto* rings = reinterpret_cast<std::byte*>(shared);
+  std::byte* inputs = rings + ring_bytes<kStages>();
   const int half = args.kv.head_dim / 2;
   const int tiles_a_head = half / kStreamPairs;
   HeadTile tile = head_tile(args, blockIdx.x / tiles_a_head * (args.kv.head_dim / kTileRows));
   tile.pair = blockIdx.x % tiles_a_head * kStreamPairs;
   const int first = tile.head * args.kv.head_dim + tile.pair;
   const auto weights = chunks_of<Chunks>(args.weight[tile.source]);
-  WarpStream<Chunks, kBlockWarps> stream(weights, first + lane_id() / 4,
-                                         first + half + lane_id() / 4);
+  WarpStream<Chunks, kBlockWarps, kStages> stream(
+      weights, rings, [&](int r) { return first + r % kStreamPairs + r / kStreamPairs * half; });
   dependents_may_start();
   stream.start_reading();
   dependency_wait();
@@ -52,7 +55,7 @@ __global__ void __launch_bounds__(kBlockThreads, kStreamBlocks)
 template <class Chunks, class Kv>
 void launch_rows(cudaStream_t stream, const QkvArgs& args) {
   const Grid grid{dim3((args.q_heads + 2 * args.kv.heads) * (args.kv.head_dim / kStreamRows)),
-                  input_bytes(args.rows, args.weight[0].cols)};
+                  ring_bytes<kStages>() + input_bytes(args.rows, args.weight[0].cols)};
   if (args.x == nullptr) launch_early(stream, grid, qkv_stream_kernel<Chunks, Kv, true>, args);
   else launch_early(stream, grid, qkv_stream_kernel<Chunks, Kv, false>, args);
 }

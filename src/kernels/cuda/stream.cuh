@@ -3,11 +3,13 @@
 // are float32.
 //
 // A tile is 16 rows of a matrix, as eight pairs (first, second). kSplit warps of a block share a
-// tile and cut K between them; a lane reads 16 bytes of each of its two rows at a time, several
-// reads ahead, straight into the operands: which K values an instruction's slots hold is free as
-// long as weights and inputs agree. The rows of the step are the instruction's columns; they lie in
-// shared memory as bfloat16 in the order the weights are decoded in. Sums of the warps are added in
-// their order, so a result depends on neither batch nor chunking.
+// tile and cut K between them. Each warp copies its part through a ring of stages in shared memory
+// of its own, 128 bytes of every row at a time, several stages ahead: whole lines of memory, no
+// registers, no barrier of the block. Which K values an instruction's slots hold is free as long as
+// weights and inputs agree, so operands are 16 bytes of a row as they are. The rows of the step are
+// the instruction's columns; they lie in shared memory as bfloat16 in the order the weights are
+// decoded in. Sums of the warps are added in their order, so a result depends on neither batch nor
+// chunking.
 //
 // Weights that do not depend on the launch before are read before it has ended (start_reading).
 #pragma once
@@ -27,33 +29,44 @@ namespace strata::kernels::cuda {
 inline constexpr int kStreamColumns = 8;  // rows of a step
 inline constexpr int kStreamRows = 16;    // of a matrix: a tile
 inline constexpr int kStreamPairs = kStreamRows / 2;
-inline constexpr int kStreamAhead = 4;   // reads of a row in flight
-inline constexpr int kStreamBlocks = 2;  // of a multiprocessor at least: bounds the registers
+// Blocks of a multiprocessor, by the stages of their rings: what its shared memory holds.
+__host__ __device__ constexpr int stream_blocks(int stages) { return stages <= 3 ? 3 : 2; }
+inline constexpr int kStageRowBytes = 128;
+inline constexpr int kStageBytes = kStreamRows * kStageRowBytes;
 
-// Read once: kept out of the first-level cache, where the inputs of other blocks lie.
-__device__ inline uint4 load_streamed(const void* from) {
-  uint4 words;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
-               : "l"(from));
-  return words;
+__device__ inline void copy_piece(std::uint32_t to, const void* from, bool there) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+               "r"(there ? 16 : 0));
+#endif
+}
+__device__ inline void end_copies() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;");
+#endif
+}
+// Until at most kOpen groups of the thread's copies are not there.
+template <int kOpen>
+__device__ void wait_for_copies() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_group %0;" ::"n"(kOpen));
+#endif
 }
 
-// What a lane holds of a row: kValues consecutive weights, decoded eight at a time into bfloat16
-// pairs. kPermuted: pairs are (0, 4), (1, 5), (2, 6), (3, 7) of the eight instead of neighbours.
+// Rows of a matrix as pieces of 16 bytes: kValues consecutive weights, decoded eight at a time into
+// bfloat16 pairs. kPermuted: pairs are (0, 4), (1, 5), (2, 6), (3, 7) of the eight instead of
+// neighbours.
 struct Bf16Chunks {
   static constexpr int kValues = 8;
   static constexpr bool kPermuted = false;
   const std::uint16_t* data;
   int k;
 
-  struct Chunk {
-    uint4 words;
-  };
-  __device__ Chunk load(int row, int at) const {
-    return {load_streamed(data + static_cast<std::size_t>(row) * k + at)};
+  __device__ const void* row(int row) const { return data + static_cast<std::size_t>(row) * k; }
+  __device__ std::uint32_t scale(int /*row*/, int /*piece*/) const { return 0; }
+  __device__ static uint4 decode(const uint4& piece, std::uint32_t /*scale*/, int /*eight*/) {
+    return piece;
   }
-  __device__ static uint4 decode(const Chunk& chunk, int /*eight*/) { return chunk.words; }
 };
 
 struct Int8Chunks {
@@ -63,21 +76,16 @@ struct Int8Chunks {
   const std::uint16_t* scales;
   int k;
 
-  struct Chunk {
-    uint4 words;
-    std::uint32_t scale;  // twice
-  };
-  __device__ Chunk load(int row, int at) const {
-    const std::size_t index = static_cast<std::size_t>(row) * k + at;
-    return {load_streamed(data + index), __ldg(scales + index / 32) * 0x10001U};
+  __device__ const void* row(int row) const { return data + static_cast<std::size_t>(row) * k; }
+  __device__ std::uint32_t scale(int row, int piece) const {
+    return __ldg(scales + static_cast<std::size_t>(row) * (k / 32) + piece / 2) * 0x10001U;
   }
-  __device__ static uint4 decode(const Chunk& chunk, int eight) {
-    const std::uint32_t low = eight == 0 ? chunk.words.x : chunk.words.z;
-    const std::uint32_t high = eight == 0 ? chunk.words.y : chunk.words.w;
-    return {scaled_bf16(int8_pair(low, 0x4140), chunk.scale),
-            scaled_bf16(int8_pair(low, 0x4342), chunk.scale),
-            scaled_bf16(int8_pair(high, 0x4140), chunk.scale),
-            scaled_bf16(int8_pair(high, 0x4342), chunk.scale)};
+  __device__ static uint4 decode(const uint4& piece, std::uint32_t scale, int eight) {
+    const std::uint32_t low = eight == 0 ? piece.x : piece.z;
+    const std::uint32_t high = eight == 0 ? piece.y : piece.w;
+    return {scaled_bf16(int8_pair(low, 0x4140), scale), scaled_bf16(int8_pair(low, 0x4342), scale),
+            scaled_bf16(int8_pair(high, 0x4140), scale),
+            scaled_bf16(int8_pair(high, 0x4342), scale)};
   }
 };
 
@@ -88,17 +96,15 @@ struct Mxfp4Chunks {
   const std::uint8_t* scales;
   int k;
 
-  struct Chunk {
-    uint4 words;
-    std::uint32_t scale;  // E8M0
-  };
-  __device__ Chunk load(int row, int at) const {
-    const std::size_t index = static_cast<std::size_t>(row) * k + at;
-    return {load_streamed(blocks + index / 2), __ldg(scales + index / 32)};
+  __device__ const void* row(int row) const {
+    return blocks + static_cast<std::size_t>(row) * (k / 2);
   }
-  __device__ static uint4 decode(const Chunk& chunk, int eight) {
-    const std::uint32_t words[4] = {chunk.words.x, chunk.words.y, chunk.words.z, chunk.words.w};
-    return mxfp4_pairs(words[eight], chunk.scale);
+  __device__ std::uint32_t scale(int row, int piece) const {
+    return __ldg(scales + static_cast<std::size_t>(row) * (k / 32) + piece);
+  }
+  __device__ static uint4 decode(const uint4& piece, std::uint32_t scale, int eight) {
+    const std::uint32_t words[4] = {piece.x, piece.y, piece.z, piece.w};
+    return mxfp4_pairs(words[eight], scale);
   }
 };
 
@@ -131,65 +137,116 @@ constexpr std::size_t input_bytes(int rows, int k) {
   return static_cast<std::size_t>(rows) * static_cast<std::size_t>(input_pitch(k));
 }
 
-// One warp's part of a tile's products: K values [(s + kSplit j) * 4 kValues, ...) for s = its
-// place among the kSplit warps and j = 0, 1, ...
-template <class Chunks, int kSplit>
+// One warp's part of a tile's products: stages s, s + kSplit, ... of the rows for s = its place
+// among the kSplit warps. A stage is eight pieces of every row; piece p of row r lies at place
+// p ^ (r % 2 * 4), so that operands are read without bank conflicts.
+template <class Chunks, int kSplit, int kStages>
 class WarpStream {
  public:
-  // first, second: the lane's two rows, clamped to the matrix.
-  __device__ WarpStream(const Chunks& weights, int first, int second)
-      : weights_(weights), rows_{first, second}, begin_(warp_id() % kSplit * 4 * Chunks::kValues) {}
+  // row_of(r): row r of the tile, clamped to the matrix; r < 8 are the pairs' first rows, r + 8
+  // their second ones. `rings` is the block's, kStages * kStageBytes for each warp.
+  template <class RowOf>
+  __device__ WarpStream(const Chunks& weights, std::byte* rings, RowOf&& row_of)
+      : weights_(weights),
+        ring_(rings + warp_id() * kStages * kStageBytes),
+        pieces_((weights.k + Chunks::kValues - 1) / Chunks::kValues) {
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i)
+      sources_[i] = static_cast<const std::byte*>(weights.row(row_of(copied_row(i))));
+    rows_[0] = row_of(lane_id() / 4);
+    rows_[1] = row_of(lane_id() / 4 + kStreamPairs);
+  }
 
   __device__ void start_reading() {
 #pragma unroll
-    for (int u = 0; u < kStreamAhead; ++u) read(u, begin_ + u * kStep + lane_offset());
+    for (int slot = 0; slot < kStages; ++slot) copy(first_piece(slot), slot);
+    load_scales(first_piece(0), scales_);
   }
 
   // sums += products with the columns at `inputs`; those behind `columns` count as zeros.
   __device__ void multiply(const std::byte* inputs, int columns, float (&sums)[4]) {
     const int column = lane_id() / 4;
     const std::byte* input = column < columns ? inputs + column * input_pitch(weights_.k) : nullptr;
-    for (int at = begin_; at < weights_.k; at += kStreamAhead * kStep) {
+    int slot = 0;
+    for (int stage = 0; first_piece(stage) < pieces_; ++stage) {
+      wait_for_copies<kStages - 1>();
+      __syncwarp();
+      std::uint32_t next[2][2];
+      load_scales(first_piece(stage + 1), next);
 #pragma unroll
-      for (int u = 0; u < kStreamAhead; ++u) {
-        if (at + u * kStep >= weights_.k) break;
-        // Lanes of a warp may be behind the end while others are not: they multiply zeros.
-        const int here = at + u * kStep + lane_offset();
+      for (int half = 0; half < 2; ++half) {
+        const int place = half * 4 + lane_id() % 4;
+        const int piece = first_piece(stage) + place;
+        const uint4 a0 = piece_at(slot, lane_id() / 4, place);
+        const uint4 a1 = piece_at(slot, lane_id() / 4 + kStreamPairs, place);
 #pragma unroll
         for (int eight = 0; eight < Chunks::kValues / 8; ++eight) {
           uint4 b{0, 0, 0, 0};
-          if (input != nullptr && here < weights_.k)
-            b = *reinterpret_cast<const uint4*>(input + (here + 8 * eight) * 2);
-          const uint4 a0 = Chunks::decode(chunks_[u][0], eight);
-          const uint4 a1 = Chunks::decode(chunks_[u][1], eight);
-          mma_bf16(sums, a0.x, a1.x, a0.y, a1.y, b.x, b.y);
-          mma_bf16(sums, a0.z, a1.z, a0.w, a1.w, b.z, b.w);
+          if (input != nullptr && piece < pieces_)
+            b = *reinterpret_cast<const uint4*>(input + (piece * Chunks::kValues + 8 * eight) * 2);
+          const uint4 first = Chunks::decode(a0, scales_[half][0], eight);
+          const uint4 second = Chunks::decode(a1, scales_[half][1], eight);
+          mma_bf16(sums, first.x, second.x, first.y, second.y, b.x, b.y);
+          mma_bf16(sums, first.z, second.z, first.w, second.w, b.z, b.w);
         }
-        read(u, here + kStreamAhead * kStep);
       }
+      __syncwarp();
+      copy(first_piece(stage + kStages), slot);
+      slot = slot + 1 == kStages ? 0 : slot + 1;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) scales_[i / 2][i % 2] = next[i / 2][i % 2];
     }
+    wait_for_copies<0>();  // the zeros behind the end: the ring may be used again
   }
 
  private:
-  static constexpr int kStep = 4 * Chunks::kValues * kSplit;
+  static constexpr int kPieces = kStageRowBytes / 16;  // of a row in a stage
+  static constexpr int kCopies = kStreamRows * kPieces / kWarp;
 
-  __device__ static int lane_offset() { return lane_id() % 4 * Chunks::kValues; }
+  __device__ static int copied_row(int i) { return i * (kWarp / kPieces) + lane_id() / kPieces; }
+  __device__ static int first_piece(int stage) {
+    return (warp_id() % kSplit + stage * kSplit) * kPieces;
+  }
+  __device__ static int place_of(int row, int piece) {
+    return row * kStageRowBytes + (piece ^ (row % 2 * 4)) * 16;
+  }
 
-  __device__ void read(int u, int at) {
-    if (at >= weights_.k) {
-      chunks_[u][0] = {};
-      chunks_[u][1] = {};
-      return;
+  // Pieces behind the end are zeros.
+  __device__ void copy(int first, int slot) {
+    const int piece = lane_id() % kPieces;
+    const bool there = first + piece < pieces_;
+    const auto to =
+        static_cast<std::uint32_t>(__cvta_generic_to_shared(ring_ + slot * kStageBytes));
+#pragma unroll
+    for (int i = 0; i < kCopies; ++i)
+      copy_piece(to + place_of(copied_row(i), piece),
+                 sources_[i] + (there ? (first + piece) * 16 : 0), there);
+    end_copies();
+  }
+  __device__ uint4 piece_at(int slot, int row, int piece) const {
+    return *reinterpret_cast<const uint4*>(ring_ + slot * kStageBytes + place_of(row, piece));
+  }
+  __device__ void load_scales(int first, std::uint32_t (&scales)[2][2]) const {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int piece = first + i / 2 * 4 + lane_id() % 4;
+      scales[i / 2][i % 2] = piece < pieces_ ? weights_.scale(rows_[i % 2], piece) : 0;
     }
-    chunks_[u][0] = weights_.load(rows_[0], at);
-    chunks_[u][1] = weights_.load(rows_[1], at);
   }
 
   const Chunks weights_;
-  const int rows_[2];
-  const int begin_;
-  typename Chunks::Chunk chunks_[kStreamAhead][2];
+  std::byte* const ring_;
+  const int pieces_;  // of a row
+  const std::byte* sources_[kCopies];
+  int rows_[2];
+  std::uint32_t scales_[2][2];  // of the next stage: [four pieces][row]
 };
+
+// Dynamic shared memory of a block: the rings, then the inputs.
+template <int kStages>
+__host__ __device__ constexpr std::size_t ring_bytes() {
+  return std::size_t{kBlockWarps} * kStages * kStageBytes;
+}
 
 // The sums of a block's warps, [warp][row of the tile][column].
 using StreamSums = float[kBlockWarps][kStreamRows][kStreamColumns];
