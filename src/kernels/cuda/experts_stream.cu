@@ -148,10 +148,10 @@ void launch_chunks(cudaStream_t stream, const ExpertsArgs& args) {
   const auto blocks = [](int rows) { return divide_up(rows, kStreamRows * kTiles); };
   const unsigned tiles = most_tiles(args);
   const int columns = args.rows < kStreamColumns ? args.rows : kStreamColumns;
-  launch_early(
-      stream,
-      {dim3(tiles, blocks(2 * args.slab.intermediate)), input_bytes(columns, args.slab.hidden)},
-      expert_stream_kernel<Chunks, false>, args);
+  launch_early(stream,
+               {dim3(tiles, blocks(2 * args.slab.intermediate)),
+                ring_bytes<kStages>() + input_bytes(columns, args.slab.hidden)},
+               expert_stream_kernel<Chunks, false>, args);
   if (args.rows == 1) {
     const int ranks = args.routing.top_k < kRanksAtOnce ? args.routing.top_k : kRanksAtOnce;
     launch_early(stream,
@@ -159,10 +159,10 @@ void launch_chunks(cudaStream_t stream, const ExpertsArgs& args) {
                   ring_bytes<kRowStages>() + input_bytes(ranks, args.slab.intermediate)},
                  down_row_kernel<Chunks>, args);
   } else {
-    launch_early(
-        stream,
-        {dim3(tiles, blocks(args.slab.hidden)), input_bytes(columns, args.slab.intermediate)},
-        expert_stream_kernel<Chunks, true>, args);
+    launch_early(stream,
+                 {dim3(tiles, blocks(args.slab.hidden)),
+                  ring_bytes<kStages>() + input_bytes(columns, args.slab.intermediate)},
+                 expert_stream_kernel<Chunks, true>, args);
     launch_expert_sum(stream, args);
   }
 }
