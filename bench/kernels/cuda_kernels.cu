@@ -166,6 +166,9 @@ class Bench {
     partials_ = {inner_, static_cast<std::int64_t>(pairs) * kIntermediate,
                  take<std::int32_t>(kMostArrivals)};
     check(cudaMemsetAsync(partials_.arrived, 0, kMostArrivals * 4, stream_.get()), "filling");
+    router_logits_ = take<float>(std::size_t{kTileTokens} * kExperts);
+    arrived_ = take<std::int32_t>(kTileTokens);
+    check(cudaMemsetAsync(arrived_, 0, kTileTokens * 4, stream_.get()), "filling");
     banned_ = take<std::uint32_t>((kVocab + 31) / 32);
     parts_ = take<DrawPart>(std::size_t{kMostHeadRows} * kDrawParts);
     drawn_ = take<DrawPart>(kMostHeadRows);
@@ -392,7 +395,8 @@ class Bench {
     cell(rows, "experts", kLayers, moe_bytes, moe_flops,
          [&](int layer) { launch_experts(stream_.get(), experts(rows, layer)); });
     cell(rows, "route", kLayers, 2.0 * kExperts * kHidden, 0, [&](int layer) {
-      launch_route(stream_.get(), rows, {norm(normed_), router_[layer], bias_, routing_});
+      launch_route(stream_.get(), rows,
+                   {norm(normed_), router_[layer], bias_, routing_, router_logits_, arrived_});
     });
     const int head_rows = std::min(rows > 128 ? 1 : rows, kMostHeadRows);
     cell(head_rows, "head", 4, 2.0 * kVocab * kHidden, 2.0 * kVocab * kHidden * head_rows,
@@ -408,7 +412,9 @@ class Bench {
              launch_qkv(stream_.get(), qkv(rows, layer));
              launch_attend(stream_.get(), attend(rows, layer, layer % 2 == 0));
              launch_dense(stream_.get(), dense(rows, out_[layer], attn_, delta_));
-             launch_route(stream_.get(), rows, {norm(normed_), router_[layer], bias_, routing_});
+             launch_route(
+                 stream_.get(), rows,
+                 {norm(normed_), router_[layer], bias_, routing_, router_logits_, arrived_});
              launch_experts(stream_.get(), experts(rows, layer));
            }
          });
@@ -430,7 +436,8 @@ class Bench {
   float* bias_ = nullptr;  // of everything
   float *x_ = nullptr, *normed_ = nullptr, *q_ = nullptr, *attn_ = nullptr, *delta_ = nullptr;
   std::uint16_t *x16_ = nullptr, *inner16_ = nullptr;
-  float *inner_ = nullptr, *outer_ = nullptr, *logits_ = nullptr;
+  float *inner_ = nullptr, *outer_ = nullptr, *logits_ = nullptr, *router_logits_ = nullptr;
+  std::int32_t* arrived_ = nullptr;
   float *split_out_ = nullptr, *split_state_ = nullptr;
   Partials partials_;
   std::int32_t max_splits_ = 0;

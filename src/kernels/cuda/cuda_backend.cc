@@ -26,7 +26,8 @@ std::array<StageStats, kNumStages> empty_stats() {
 void check_shape(const ModelConfig& config) {
   STRATA_CHECK(config.hidden % 32 == 0 && config.intermediate % 32 == 0, "{} x {}", config.hidden,
                config.intermediate);
-  STRATA_CHECK(config.num_experts <= kMostExperts, "{} experts", config.num_experts);
+  STRATA_CHECK(config.num_experts <= kMostExperts && config.experts_per_token <= kMostChosen,
+               "{} of {} experts", config.experts_per_token, config.num_experts);
   const bool known = config.head_dim == 32 || config.head_dim == 64 || config.head_dim == 128;
   if (!known || config.q_per_kv() < 1 || config.q_per_kv() > kMaxGroupHeads)
     throw StartupError(
@@ -198,10 +199,13 @@ void CudaBackend::clear_experts_read() {
 
 // The kernels that count up to a product's parts leave zeros behind.
 void CudaBackend::clear_arrivals() {
-  if (!options_.tensor_cores) return;
-  check(cudaMemsetAsync(at<void>(layout_.arrivals), 0, kMostArrivals * sizeof(std::int32_t),
-                        stream_.get()),
-        "clearing");
+  const auto clear = [this](std::size_t offset, std::int32_t count) {
+    check(cudaMemsetAsync(at<void>(offset), 0,
+                          static_cast<std::size_t>(count) * sizeof(std::int32_t), stream_.get()),
+          "clearing");
+  };
+  clear(layout_.router_arrivals, kTileTokens);
+  if (options_.tensor_cores) clear(layout_.arrivals, kMostArrivals);
 }
 
 // Only the device knows how many experts the steps chose.

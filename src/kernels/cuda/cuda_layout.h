@@ -19,7 +19,8 @@ inline constexpr std::int32_t kTileTokens = 8;       // most rows a warp multipl
 inline constexpr std::int32_t kMostArrivals = 1024;  // tiles of a product whose K is split
 inline constexpr std::int32_t kMaxGroupHeads = 16;
 inline constexpr std::int32_t kMostExperts = 512;
-inline constexpr std::int32_t kInt8Group = 32;  // weights of a row that share a scale
+inline constexpr std::int32_t kMostChosen = 32;  // of them, of a row
+inline constexpr std::int32_t kInt8Group = 32;   // weights of a row that share a scale
 
 constexpr std::size_t aligned(std::size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
@@ -83,6 +84,8 @@ struct ActivationLayout {
   // Inputs of tensor cores, bf16; not there without them.
   std::size_t normed16 = 0, attn16 = 0, inner16 = 0;  // [rows | rows | pairs, ...]
   std::size_t arrivals = 0;                           // i32 [kMostArrivals]
+  std::size_t router_logits = 0;                      // f32 [kTileTokens, experts]
+  std::size_t router_arrivals = 0;                    // i32 [kTileTokens]
   std::size_t pair_expert = 0;                        // i32 [pairs]; -1: padding
   std::size_t pair_weight = 0;                        // f32 [pairs]
   std::size_t pair_order = 0;                         // i32 [pairs]: pairs sorted by expert
@@ -135,6 +138,8 @@ inline ActivationLayout make_activation_layout(const ModelConfig& c,
     layout.inner16 = place(pairs * c.intermediate, 2);
     layout.arrivals = place(kMostArrivals);
   }
+  layout.router_logits = place(std::int64_t{kTileTokens} * c.num_experts);
+  layout.router_arrivals = place(kTileTokens);
   layout.pair_expert = place(pairs);
   layout.pair_weight = place(pairs);
   layout.pair_order = place(pairs);

@@ -212,7 +212,9 @@ void CudaBackend::route(const StepShape& shape, LayerId, const LayerWeights& wei
                {.norm = norm,
                 .weight = router.matrix(),
                 .bias = dense_[weights.router_bias].vector(),
-                .routing = routing(shape.rows)});
+                .routing = routing(shape.rows),
+                .logits = at<float>(layout_.router_logits),
+                .arrived = at<std::int32_t>(layout_.router_arrivals)});
 }
 
 void CudaBackend::experts(const StepShape& shape, LayerId layer, Buffer delta) {

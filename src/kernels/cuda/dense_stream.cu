@@ -16,7 +16,7 @@ template <class Chunks, int kSplit, int kStages, bool kNormed>
 __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
     dense_stream_kernel(const DenseArgs args, const NormedRows normed) {
   extern __shared__ uint4 shared[];
-  __shared__ StreamSums all;
+  __shared__ StreamSums<kBlockWarps> all;
   __shared__ float factors[kStreamColumns];
   auto* rings = reinterpret_cast<std::byte*>(shared);
   std::byte* inputs = rings + ring_bytes<kStages>();
@@ -26,9 +26,8 @@ __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
   const auto row_of = [&](int tile, int pair, int half) {
     return (first_tile + tile) * kStreamRows + half * kStreamPairs + pair;
   };
-  WarpStream<Chunks, kSplit, kStages> stream(weights, rings, [&](int r) {
-    return min(row_of(warp_id() / kSplit, r % kStreamPairs, r / kStreamPairs), rows - 1);
-  });
+  WarpStream<Chunks, kSplit, kStages> stream(
+      weights, rings, {row_of(warp_id() / kSplit, 0, 0), 1, kStreamPairs, rows});
   dependents_may_start();
   stream.start_reading();
   dependency_wait();
@@ -43,7 +42,7 @@ __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
   }
   float sums[4] = {};
   stream.multiply(inputs, args.count, sums);
-  put_sums(all, sums);
+  put_sums<kBlockWarps>(all, sums);
   __syncthreads();
   each_stream_result<kSplit>(all, args.count, [&](int t, int p, int c, float a, float b) {
     if constexpr (kNormed) a *= factors[c], b *= factors[c];

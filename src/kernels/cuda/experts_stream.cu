@@ -31,7 +31,7 @@ template <class Chunks, bool kDown>
 __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
     expert_stream_kernel(const ExpertsArgs args) {
   extern __shared__ uint4 shared[];
-  __shared__ StreamSums all;
+  __shared__ StreamSums<kBlockWarps> all;
   auto* rings = reinterpret_cast<std::byte*>(shared);
   std::byte* inputs = rings + ring_bytes<kStages>();
   // In this order: what starts early behind this kernel may rely on route having ended.
@@ -52,9 +52,10 @@ __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
     const int first = (first_tile + tile) * kStreamRows;
     return kDown ? first + half * kStreamPairs + pair : first + 2 * pair + half;
   };
-  WarpStream<Chunks, kSplit, kStages> stream(weights, rings, [&](int r) {
-    return min(row_of(warp_id() / kSplit, r % kStreamPairs, r / kStreamPairs), rows - 1);
-  });
+  const int first = row_of(warp_id() / kSplit, 0, 0);
+  WarpStream<Chunks, kSplit, kStages> stream(
+      weights, rings,
+      kDown ? StreamTile{first, 1, kStreamPairs, rows} : StreamTile{first, 2, 1, rows});
   stream.start_reading();
   stage_inputs<Chunks::kPermuted>(inputs, group.count, weights.k, [&](int c) {
     const int pair = routing.order[group.begin + c];
@@ -64,7 +65,7 @@ __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
   __syncthreads();
   float sums[4] = {};
   stream.multiply(inputs, group.count, sums);
-  put_sums(all, sums);
+  put_sums<kBlockWarps>(all, sums);
   __syncthreads();
   each_stream_result<kSplit>(all, group.count, [&](int t, int p, int c, float a, float b) {
     const int first = row_of(t, p, 0);
@@ -84,18 +85,19 @@ __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
 }
 
 // The down projection of a step of one row and the weighted sum over its experts, in the order of
-// rank: two warps an expert.
-constexpr int kRowSplit = 2;
-constexpr int kRowStages = 6;
-constexpr int kRanksAtOnce = kBlockWarps / kRowSplit;
+// rank: four warps an expert.
+constexpr int kRowWarps = 16;
+constexpr int kRowThreads = kRowWarps * kWarp;
+constexpr int kRowSplit = 4;
+constexpr int kRowStages = 2;
+constexpr int kRanksAtOnce = kRowWarps / kRowSplit;
 
 template <class Chunks>
-__global__ void __launch_bounds__(kBlockThreads, stream_blocks(kRowStages))
-    down_row_kernel(const ExpertsArgs args) {
+__global__ void __launch_bounds__(kRowThreads, 2) down_row_kernel(const ExpertsArgs args) {
   extern __shared__ uint4 shared[];
-  __shared__ StreamSums all;
+  __shared__ StreamSums<kRowWarps> all;
   auto* rings = reinterpret_cast<std::byte*>(shared);
-  std::byte* inputs = rings + ring_bytes<kRowStages>();
+  std::byte* inputs = rings + ring_bytes<kRowStages, kRowWarps>();
   const SlabLayout& layout = args.slab;
   const Routing& routing = args.routing;
   const int first = blockIdx.x * kStreamRows;
@@ -113,25 +115,26 @@ __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kRowStages))
     const int k = expert >= 0 ? layout.intermediate : 0;
     WarpStream<Chunks, kRowSplit, kRowStages> stream(
         slab_chunks<Chunks>(slab, layout.down_blocks, layout.down_scales, k), rings,
-        [&](int r) { return min(first + r, layout.hidden - 1); });
+        {first, 1, kStreamPairs, layout.hidden});
     stream.start_reading();
     if (!waited) dependency_wait();
     waited = true;
     const int ranks = min(kRanksAtOnce, routing.top_k - base);
-    stage_inputs<Chunks::kPermuted>(inputs, ranks, layout.intermediate, [&](int c) {
+    stage_inputs<Chunks::kPermuted, 2>(inputs, ranks, layout.intermediate, [&](int c) {
       return args.inner + static_cast<std::size_t>(base + c) * layout.intermediate;
     });
     __syncthreads();
     float sums[4] = {};
     stream.multiply(inputs + warp_id() / kRowSplit * pitch, 1, sums);
-    put_sums(all, sums);
+    put_sums<kRowWarps>(all, sums);
     __syncthreads();
     if (threadIdx.x < kStreamRows) {
       const int row = first + threadIdx.x;
       for (int c = 0; c < ranks && row < layout.hidden; ++c) {
         const std::int32_t chosen = routing.expert[base + c];
         if (chosen < 0) continue;
-        float value = all[c * kRowSplit][threadIdx.x][0] + all[c * kRowSplit + 1][threadIdx.x][0];
+        float value = 0.0F;
+        for (int w = 0; w < kRowSplit; ++w) value += all[c * kRowSplit + w][threadIdx.x][0];
         const Slab its{args.slabs[chosen], layout};
         if (args.add_bias) value += its.bias(layout.down_bias, row);
         total = fmaf(routing.weight[base + c], value, total);
@@ -156,7 +159,8 @@ void launch_chunks(cudaStream_t stream, const ExpertsArgs& args) {
     const int ranks = args.routing.top_k < kRanksAtOnce ? args.routing.top_k : kRanksAtOnce;
     launch_early(stream,
                  {dim3(divide_up(args.slab.hidden, kStreamRows)),
-                  ring_bytes<kRowStages>() + input_bytes(ranks, args.slab.intermediate)},
+                  ring_bytes<kRowStages, kRowWarps>() + input_bytes(ranks, args.slab.intermediate),
+                  kRowThreads},
                  down_row_kernel<Chunks>, args);
   } else {
     launch_early(stream,

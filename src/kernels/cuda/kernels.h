@@ -169,6 +169,8 @@ struct RouteArgs {
   Matrix weight;
   const float* bias;
   Routing routing;
+  float* logits;          // scratch [kTileTokens, num_experts]
+  std::int32_t* arrived;  // [kTileTokens], zeros between launches
 };
 void launch_route(cudaStream_t stream, std::int32_t rows, const RouteArgs& args);
 

@@ -71,6 +71,7 @@ struct Grid {
 template <class... Parameters, class... Arguments>
 void launch_early(cudaStream_t stream, const Grid& grid, void (*kernel)(Parameters...),
                   Arguments&&... arguments) {
+  if (grid.blocks.x == 0 || grid.blocks.y == 0 || grid.blocks.z == 0) return;
   constexpr std::size_t kAlwaysThere = std::size_t{40} << 10;  // 48 KiB with what is static
   if (grid.shared > kAlwaysThere)
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,

@@ -14,7 +14,7 @@ template <class Chunks, class Kv, bool kNormed>
 __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
     qkv_stream_kernel(const QkvArgs args) {
   extern __shared__ uint4 shared[];
-  __shared__ StreamSums all;
+  __shared__ StreamSums<kBlockWarps> all;
   __shared__ float factors[kStreamColumns];
   auto* rings = reinterpret_cast<std::byte*>(shared);
   std::byte* inputs = rings + ring_bytes<kStages>();
@@ -24,8 +24,8 @@ __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
   tile.pair = blockIdx.x % tiles_a_head * kStreamPairs;
   const int first = tile.head * args.kv.head_dim + tile.pair;
   const auto weights = chunks_of<Chunks>(args.weight[tile.source]);
-  WarpStream<Chunks, kBlockWarps, kStages> stream(
-      weights, rings, [&](int r) { return first + r % kStreamPairs + r / kStreamPairs * half; });
+  WarpStream<Chunks, kBlockWarps, kStages> stream(weights, rings,
+                                                  {first, 1, half, args.weight[tile.source].rows});
   dependents_may_start();
   stream.start_reading();
   dependency_wait();
@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
   }
   float sums[4] = {};
   stream.multiply(inputs, args.rows, sums);
-  put_sums(all, sums);
+  put_sums<kBlockWarps>(all, sums);
   __syncthreads();
   const float* bias = args.bias[tile.source] + tile.head * args.kv.head_dim;
   each_stream_result<kBlockWarps>(all, args.rows, [&](int, int p, int c, float a, float b) {

@@ -34,62 +34,153 @@ __device__ Candidate next_best(const float* logits, int num_experts, const Candi
   return best;
 }
 
-// One warp: the top_k experts of a row and the softmax over them.
-__device__ void choose(const Routing& routing, std::int32_t row, const float* logits) {
-  const std::size_t first = static_cast<std::size_t>(row) * routing.top_k;
+// One warp: the top_k experts of a row, at most kWarp, and the softmax over them; lane i has rank
+// i. A step of one row has its experts' tiles at once.
+__device__ void choose(const Routing& routing, std::int32_t row, const float* logits,
+                       bool only_row) {
   Candidate last{INFINITY, -1};
   float best = 0.0F;
   float total = 0.0F;
+  std::int32_t expert = 0;
+  float weight = 0.0F;
   for (int i = 0; i < routing.top_k; ++i) {
     last = next_best(logits, routing.num_experts, last);
     if (i == 0) best = last.logit;
-    const float weight = expf(last.logit - best);
-    total += weight;
-    if (lane_id() != 0) continue;
-    routing.expert[first + i] = last.expert < routing.num_experts ? last.expert : i;
-    routing.weight[first + i] = weight;
+    const float each = expf(last.logit - best);
+    total += each;
+    if (lane_id() != i) continue;
+    expert = last.expert < routing.num_experts ? last.expert : i;
+    weight = each;
   }
-  if (lane_id() == 0)
-    for (int i = 0; i < routing.top_k; ++i) routing.weight[first + i] /= total;
-}
-
-constexpr int kRouteWarps = 32;
-constexpr int kRouteThreads = kRouteWarps * kWarp;
-constexpr int kRouterAhead = 6;  // reads of a lane before the launch in front has ended
-
-// The logit of `expert` for a normed row in shared memory, by one warp in the order of
-// products.cuh; `ahead` holds the lane's first reads of the router's row.
-__device__ float router_logit(const Bf16Weights& router, int expert,
-                              const uint4 (&ahead)[kRouterAhead], bool use_ahead,
-                              const float* normed) {
-  float sum = 0.0F;
-  int at = lane_id() * kLaneValues;
-  const auto add = [&](const uint4& weights) {
-    float inputs[8];
-    load8(normed + at, inputs);
-    sum = Bf16Weights::add(weights, inputs, sum);
-    at += kWarp * kLaneValues;
-  };
-  if (use_ahead) {
-#pragma unroll
-    for (int u = 0; u < kRouterAhead; ++u)
-      if (at < router.k) add(ahead[u]);
-  }
-#pragma unroll kRouterAhead
-  while (at < router.k) add(router.load(expert, at));
-  return warp_sum(sum);
-}
-
-// A step of one row has its experts' tiles at once.
-__device__ void group_row(const Routing& routing) {
-  __syncwarp();
-  for (int i = lane_id(); i < routing.top_k; i += kWarp) {
-    routing.order[i] = i;
-    routing.tiles[i] = {routing.expert[i], i, 1};
-  }
-  if (lane_id() != 0) return;
+  const int rank = lane_id();
+  if (rank >= routing.top_k) return;
+  const std::size_t index = static_cast<std::size_t>(row) * routing.top_k + rank;
+  routing.expert[index] = expert;
+  routing.weight[index] = weight / total;
+  if (!only_row) return;
+  routing.order[rank] = rank;
+  routing.tiles[rank] = {expert, rank, 1};
+  if (rank != 0) return;
   *routing.num_tiles = routing.top_k;
-  *routing.experts_read += routing.top_k;
+  atomicAdd(routing.experts_read, static_cast<unsigned long long>(routing.top_k));
+}
+
+// A row of padding is routed to no expert.
+__device__ void choose_none(const Routing& routing, std::int32_t row, bool only_row) {
+  for (int i = threadIdx.x; i < routing.top_k; i += blockDim.x)
+    routing.expert[static_cast<std::size_t>(row) * routing.top_k + i] = -1;
+  if (only_row && threadIdx.x == 0) *routing.num_tiles = 0;
+}
+
+// Few rows: a row's router is cut between blocks, an expert a warp, whose weights are read before
+// the launch in front has ended; the block that is last has all logits.
+constexpr int kRouterAhead = 12;  // reads of a lane
+
+__global__ void __launch_bounds__(kBlockThreads, 2) route_row_kernel(const RouteArgs args) {
+  extern __shared__ float normed[];  // [hidden]
+  __shared__ float logits[kMostExperts];
+  __shared__ bool is_last;
+  const auto row = static_cast<std::int32_t>(blockIdx.y);
+  const Routing& routing = args.routing;
+  const Bf16Weights router{args.weight};
+  const int expert = blockIdx.x * kBlockWarps + warp_id();
+  const bool has_expert = expert < routing.num_experts;
+  dependents_may_start();
+  uint4 ahead[kRouterAhead];
+#pragma unroll
+  for (int u = 0; u < kRouterAhead; ++u) {
+    const int at = (u * kWarp + lane_id()) * kLaneValues;
+    ahead[u] = has_expert && at < router.k ? router.load(expert, at) : uint4{};
+  }
+  dependency_wait();
+  if (args.norm.inputs.rows[row].seq < 0) {
+    if (blockIdx.x == 0) choose_none(routing, row, gridDim.y == 1);
+    return;
+  }
+  norm_row<false, kBlockWarps>(args.norm, row,
+                               [&](int i, const float(&values)[8]) { store8(normed + i, values); });
+  __syncthreads();
+  if (has_expert) {
+    float sum = 0.0F;
+    const auto add = [&](const uint4& weights, int at) {
+      float inputs[8];
+      load8(normed + at, inputs);
+      sum = Bf16Weights::add(weights, inputs, sum);
+    };
+#pragma unroll
+    for (int u = 0; u < kRouterAhead; ++u) {
+      const int at = (u * kWarp + lane_id()) * kLaneValues;
+      if (at < router.k) add(ahead[u], at);
+    }
+    for (int at = (kRouterAhead * kWarp + lane_id()) * kLaneValues; at < router.k;
+         at += kWarp * kLaneValues)
+      add(router.load(expert, at), at);
+    sum = warp_sum(sum);
+    if (lane_id() == 0)
+      args.logits[static_cast<std::size_t>(row) * routing.num_experts + expert] =
+          sum + args.bias[expert];
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    __threadfence();
+    is_last = atomicAdd(&args.arrived[row], 1) == static_cast<int>(gridDim.x) - 1;
+  }
+  __syncthreads();
+  if (!is_last) return;
+  // All blocks have read x: it may be written.
+  if (threadIdx.x == 0) args.arrived[row] = 0;
+  for (int e = threadIdx.x; e < routing.num_experts; e += kBlockThreads)
+    logits[e] = __ldcg(args.logits + static_cast<std::size_t>(row) * routing.num_experts + e);
+  __syncthreads();
+  if (warp_id() == 0) return choose(routing, row, logits, gridDim.y == 1);
+  const std::size_t first = static_cast<std::size_t>(row) * args.norm.hidden;
+  for (int i = (static_cast<int>(threadIdx.x) - kWarp) * 8; i < args.norm.hidden;
+       i += (kBlockThreads - kWarp) * 8) {
+    float values[8];
+    load_with_deltas(args.norm, first + i, values);
+    store8(args.norm.x + first + i, values);
+    load8(normed + i, values);
+    store8(args.norm.out + first + i, values);
+  }
+}
+
+// Many rows: R of them share a read of the router, four experts a warp at a time.
+template <int R>
+__global__ void __launch_bounds__(kBlockThreads)
+    route_rows_kernel(const RouteArgs args, std::int32_t rows) {
+  __shared__ float logits[R][kMostExperts];
+  const Routing& routing = args.routing;
+  const std::int32_t first_row = static_cast<std::int32_t>(blockIdx.x) * R;
+  dependents_may_start();
+  dependency_wait();
+  std::uint32_t input[R];
+  for (int r = 0; r < R; ++r) {
+    const std::int32_t row = min(first_row + r, rows - 1);
+    input[r] = static_cast<std::uint32_t>(row) * args.norm.hidden;
+    if (first_row + r >= rows || args.norm.inputs.rows[row].seq < 0) continue;
+    norm_row<true, kBlockWarps>(args.norm, row, [&](int i, const float(&values)[8]) {
+      store8(args.norm.out + input[r] + i, values);
+    });
+    __syncthreads();
+  }
+  for (int first = warp_id() * kTileRows; first < routing.num_experts;
+       first += kBlockWarps * kTileRows) {
+    int experts[kTileRows];
+    for (int i = 0; i < kTileRows; ++i) experts[i] = min(first + i, routing.num_experts - 1);
+    const float value = multiply<R>(Bf16Weights{args.weight}, experts, args.norm.out, input);
+    const LaneOutput<R> lane;
+    const int expert = first + lane.row;
+    if (lane.owned && expert < routing.num_experts)
+      logits[lane.token][expert] = value + args.bias[expert];
+  }
+  __syncthreads();
+  for (int r = warp_id(); r < R; r += kBlockWarps) {
+    const std::int32_t row = first_row + r;
+    if (row >= rows) break;
+    if (args.norm.inputs.rows[row].seq >= 0) choose(routing, row, logits[r], false);
+    else if (lane_id() < routing.top_k)
+      routing.expert[static_cast<std::size_t>(row) * routing.top_k + lane_id()] = -1;
+  }
 }
 
 // A whole warp: adds each lane to `counts` of its expert (-1: none) and gives its place there.
@@ -158,44 +249,6 @@ __device__ void group_pairs(const Routing& routing, std::int32_t pairs) {
   });
 }
 
-// One row: norm, router and choice.
-__global__ void __launch_bounds__(kRouteThreads) route_kernel(const RouteArgs args) {
-  extern __shared__ float normed[];  // [hidden], then logits [num_experts]
-  const std::int32_t row = blockIdx.x;
-  const Routing& routing = args.routing;
-  const Bf16Weights router{args.weight};
-  const int own = min(warp_id(), routing.num_experts - 1);
-  float* logits = normed + args.norm.hidden;
-  dependents_may_start();
-  uint4 ahead[kRouterAhead];
-#pragma unroll
-  for (int u = 0; u < kRouterAhead; ++u) {
-    const int at = (u * kWarp + lane_id()) * kLaneValues;
-    ahead[u] = at < router.k ? router.load(own, at) : uint4{};
-  }
-  dependency_wait();
-  if (args.norm.inputs.rows[row].seq < 0) {
-    for (int i = threadIdx.x; i < routing.top_k; i += kRouteThreads)
-      routing.expert[static_cast<std::size_t>(row) * routing.top_k + i] = -1;
-    if (gridDim.x == 1 && threadIdx.x == 0) *routing.num_tiles = 0;
-    return;
-  }
-  float* out = args.norm.out + static_cast<std::size_t>(row) * args.norm.hidden;
-  norm_row<true, kRouteWarps>(args.norm, row, [&](int i, const float(&values)[8]) {
-    store8(normed + i, values);
-    store8(out + i, values);
-  });
-  __syncthreads();
-  for (int expert = warp_id(); expert < routing.num_experts; expert += kRouteWarps) {
-    const float logit = router_logit(router, expert, ahead, expert == own, normed);
-    if (lane_id() == 0) logits[expert] = logit + args.bias[expert];
-  }
-  __syncthreads();
-  if (warp_id() != 0) return;
-  choose(routing, row, logits);
-  if (gridDim.x == 1) group_row(routing);
-}
-
 __global__ void __launch_bounds__(kGroupThreads)
     group_kernel(const Routing routing, std::int32_t pairs) {
   dependency_wait();
@@ -206,12 +259,19 @@ __global__ void __launch_bounds__(kGroupThreads)
 }  // namespace
 
 void launch_route(cudaStream_t stream, std::int32_t rows, const RouteArgs& args) {
-  const std::size_t shared =
-      static_cast<std::size_t>(args.norm.hidden + args.routing.num_experts) * sizeof(float);
-  launch_early(stream, {dim3(rows), shared, kRouteThreads}, route_kernel, args);
+  constexpr int kFewRows = 128;  // fewer blocks than these leave a card empty
+  const Routing& routing = args.routing;
+  if (rows <= kTileTokens) {
+    const dim3 blocks(divide_up(routing.num_experts, kBlockWarps), rows);
+    launch_early(stream, {blocks, static_cast<std::size_t>(args.norm.hidden) * sizeof(float)},
+                 route_row_kernel, args);
+  } else if (rows <= kFewRows) {
+    launch_early(stream, {dim3(rows)}, route_rows_kernel<1>, args, rows);
+  } else {
+    launch_early(stream, {dim3(divide_up(rows, 8))}, route_rows_kernel<8>, args, rows);
+  }
   if (rows > 1)
-    launch_early(stream, {dim3(1), 0, kGroupThreads}, group_kernel, args.routing,
-                 rows * args.routing.top_k);
+    launch_early(stream, {dim3(1), 0, kGroupThreads}, group_kernel, routing, rows * routing.top_k);
 }
 
 }  // namespace strata::kernels::cuda

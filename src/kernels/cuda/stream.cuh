@@ -62,8 +62,12 @@ struct Bf16Chunks {
   const std::uint16_t* data;
   int k;
 
-  __device__ const void* row(int row) const { return data + static_cast<std::size_t>(row) * k; }
+  __device__ const std::byte* data_bytes() const {
+    return reinterpret_cast<const std::byte*>(data);
+  }
   __device__ std::uint32_t scale(int /*row*/, int /*piece*/) const { return 0; }
+  __device__ static bool is_wide(std::uint32_t /*scale*/) { return false; }
+  template <bool kWide>
   __device__ static uint4 decode(const uint4& piece, std::uint32_t /*scale*/, int /*eight*/) {
     return piece;
   }
@@ -76,10 +80,14 @@ struct Int8Chunks {
   const std::uint16_t* scales;
   int k;
 
-  __device__ const void* row(int row) const { return data + static_cast<std::size_t>(row) * k; }
+  __device__ const std::byte* data_bytes() const {
+    return reinterpret_cast<const std::byte*>(data);
+  }
   __device__ std::uint32_t scale(int row, int piece) const {
     return __ldg(scales + static_cast<std::size_t>(row) * (k / 32) + piece / 2) * 0x10001U;
   }
+  __device__ static bool is_wide(std::uint32_t /*scale*/) { return false; }
+  template <bool kWide>
   __device__ static uint4 decode(const uint4& piece, std::uint32_t scale, int eight) {
     const std::uint32_t low = eight == 0 ? piece.x : piece.z;
     const std::uint32_t high = eight == 0 ? piece.y : piece.w;
@@ -96,15 +104,18 @@ struct Mxfp4Chunks {
   const std::uint8_t* scales;
   int k;
 
-  __device__ const void* row(int row) const {
-    return blocks + static_cast<std::size_t>(row) * (k / 2);
+  __device__ const std::byte* data_bytes() const {
+    return reinterpret_cast<const std::byte*>(blocks);
   }
   __device__ std::uint32_t scale(int row, int piece) const {
     return __ldg(scales + static_cast<std::size_t>(row) * (k / 32) + piece);
   }
+  __device__ static bool is_wide(std::uint32_t scale) { return is_wide_scale(scale); }
+  template <bool kWide>
   __device__ static uint4 decode(const uint4& piece, std::uint32_t scale, int eight) {
     const std::uint32_t words[4] = {piece.x, piece.y, piece.z, piece.w};
-    return mxfp4_pairs(words[eight], scale);
+    const uint4 pairs = scaled_bf16(tiny_e2m1_pairs(words[eight]), tiny_e2m1_factor(scale));
+    return kWide ? scaled_bf16(pairs, wide_scale_factor(scale)) : pairs;
   }
 };
 
@@ -137,24 +148,40 @@ constexpr std::size_t input_bytes(int rows, int k) {
   return static_cast<std::size_t>(rows) * static_cast<std::size_t>(input_pitch(k));
 }
 
+// The rows of a tile: pair p is rows first + p * pair and first + p * pair + half; rows from `rows`
+// on are not there.
+struct StreamTile {
+  int first;
+  int pair;
+  int half;
+  int rows;
+
+  // Row r of the operand: the pairs' first rows, then their second ones.
+  __device__ int row(int r) const {
+    return first + r % kStreamPairs * pair + r / kStreamPairs * half;
+  }
+};
+
 // One warp's part of a tile's products: stages s, s + kSplit, ... of the rows for s = its place
 // among the kSplit warps. A stage is eight pieces of every row; piece p of row r lies at place
-// p ^ (r % 2 * 4), so that operands are read without bank conflicts.
+// p ^ (r % 2 * 4), so that operands are read without bank conflicts. Rows that are not there are
+// zeros.
 template <class Chunks, int kSplit, int kStages>
 class WarpStream {
  public:
-  // row_of(r): row r of the tile, clamped to the matrix; r < 8 are the pairs' first rows, r + 8
-  // their second ones. `rings` is the block's, kStages * kStageBytes for each warp.
-  template <class RowOf>
-  __device__ WarpStream(const Chunks& weights, std::byte* rings, RowOf&& row_of)
+  // `rings` is the block's, kStages * kStageBytes for each warp.
+  __device__ WarpStream(const Chunks& weights, std::byte* rings, const StreamTile& tile)
       : weights_(weights),
         ring_(rings + warp_id() * kStages * kStageBytes),
-        pieces_((weights.k + Chunks::kValues - 1) / Chunks::kValues) {
+        pieces_(weights.k / Chunks::kValues),
+        source_(weights.data_bytes() + tile.row(copied_row(0)) * row_bytes()),
+        four_rows_(4 * tile.pair),
+        half_(tile.half),
+        scale_rows_{min(tile.row(lane_id() / 4), tile.rows - 1),
+                    min(tile.row(lane_id() / 4 + kStreamPairs), tile.rows - 1)} {
 #pragma unroll
     for (int i = 0; i < kCopies; ++i)
-      sources_[i] = static_cast<const std::byte*>(weights.row(row_of(copied_row(i))));
-    rows_[0] = row_of(lane_id() / 4);
-    rows_[1] = row_of(lane_id() / 4 + kStreamPairs);
+      if (tile.row(copied_row(i)) < tile.rows) rows_there_ |= 1U << i;
   }
 
   __device__ void start_reading() {
@@ -179,16 +206,12 @@ class WarpStream {
         const int piece = first_piece(stage) + place;
         const uint4 a0 = piece_at(slot, lane_id() / 4, place);
         const uint4 a1 = piece_at(slot, lane_id() / 4 + kStreamPairs, place);
-#pragma unroll
-        for (int eight = 0; eight < Chunks::kValues / 8; ++eight) {
-          uint4 b{0, 0, 0, 0};
-          if (input != nullptr && piece < pieces_)
-            b = *reinterpret_cast<const uint4*>(input + (piece * Chunks::kValues + 8 * eight) * 2);
-          const uint4 first = Chunks::decode(a0, scales_[half][0], eight);
-          const uint4 second = Chunks::decode(a1, scales_[half][1], eight);
-          mma_bf16(sums, first.x, second.x, first.y, second.y, b.x, b.y);
-          mma_bf16(sums, first.z, second.z, first.w, second.w, b.z, b.w);
-        }
+        const std::byte* b =
+            input != nullptr && piece < pieces_ ? input + piece * Chunks::kValues * 2 : nullptr;
+        if (__any_sync(0xffffffffU,
+                       Chunks::is_wide(scales_[half][0]) || Chunks::is_wide(scales_[half][1])))
+          multiply_pieces<true>(a0, a1, scales_[half], b, sums);
+        else multiply_pieces<false>(a0, a1, scales_[half], b, sums);
       }
       __syncwarp();
       copy(first_piece(stage + kStages), slot);
@@ -200,9 +223,28 @@ class WarpStream {
   }
 
  private:
+  // A piece of both rows of a pair with the same K values of the lane's column, null: zeros.
+  template <bool kWide>
+  __device__ static void multiply_pieces(const uint4& a0, const uint4& a1,
+                                         const std::uint32_t (&scales)[2], const std::byte* input,
+                                         float (&sums)[4]) {
+#pragma unroll
+    for (int eight = 0; eight < Chunks::kValues / 8; ++eight) {
+      uint4 b{0, 0, 0, 0};
+      if (input != nullptr) b = *reinterpret_cast<const uint4*>(input + eight * 16);
+      const uint4 first = Chunks::template decode<kWide>(a0, scales[0], eight);
+      const uint4 second = Chunks::template decode<kWide>(a1, scales[1], eight);
+      mma_bf16(sums, first.x, second.x, first.y, second.y, b.x, b.y);
+      mma_bf16(sums, first.z, second.z, first.w, second.w, b.z, b.w);
+    }
+  }
+
   static constexpr int kPieces = kStageRowBytes / 16;  // of a row in a stage
   static constexpr int kCopies = kStreamRows * kPieces / kWarp;
+  static_assert(kCopies == 4 && kWarp / kPieces == 4,
+                "a copy is four rows, two are the first half");
 
+  __device__ std::ptrdiff_t row_bytes() const { return std::ptrdiff_t{pieces_} * 16; }
   __device__ static int copied_row(int i) { return i * (kWarp / kPieces) + lane_id() / kPieces; }
   __device__ static int first_piece(int stage) {
     return (warp_id() % kSplit + stage * kSplit) * kPieces;
@@ -214,13 +256,16 @@ class WarpStream {
   // Pieces behind the end are zeros.
   __device__ void copy(int first, int slot) {
     const int piece = lane_id() % kPieces;
-    const bool there = first + piece < pieces_;
     const auto to =
         static_cast<std::uint32_t>(__cvta_generic_to_shared(ring_ + slot * kStageBytes));
 #pragma unroll
-    for (int i = 0; i < kCopies; ++i)
+    for (int i = 0; i < kCopies; ++i) {
+      const bool there = first + piece < pieces_ && (rows_there_ >> i & 1U) != 0;
+      const std::ptrdiff_t offset =
+          (i % 2 * four_rows_ + i / 2 * half_) * row_bytes() + (first + piece) * 16;
       copy_piece(to + place_of(copied_row(i), piece),
-                 sources_[i] + (there ? (first + piece) * 16 : 0), there);
+                 there ? source_ + offset : weights_.data_bytes(), there);
+    }
     end_copies();
   }
   __device__ uint4 piece_at(int slot, int row, int piece) const {
@@ -230,28 +275,33 @@ class WarpStream {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int piece = first + i / 2 * 4 + lane_id() % 4;
-      scales[i / 2][i % 2] = piece < pieces_ ? weights_.scale(rows_[i % 2], piece) : 0;
+      scales[i / 2][i % 2] = piece < pieces_ ? weights_.scale(scale_rows_[i % 2], piece) : 0;
     }
   }
 
   const Chunks weights_;
   std::byte* const ring_;
-  const int pieces_;  // of a row
-  const std::byte* sources_[kCopies];
-  int rows_[2];
+  const int pieces_;               // of a row
+  const std::byte* const source_;  // the lane's first row
+  const int four_rows_;            // from it to its second one, in rows
+  const int half_;
+  unsigned rows_there_ = 0;  // bits of the lane's copies
+  const int scale_rows_[2];
   std::uint32_t scales_[2][2];  // of the next stage: [four pieces][row]
 };
 
 // Dynamic shared memory of a block: the rings, then the inputs.
-template <int kStages>
+template <int kStages, int kWarps = kBlockWarps>
 __host__ __device__ constexpr std::size_t ring_bytes() {
-  return std::size_t{kBlockWarps} * kStages * kStageBytes;
+  return std::size_t{kWarps} * kStages * kStageBytes;
 }
 
 // The sums of a block's warps, [warp][row of the tile][column].
-using StreamSums = float[kBlockWarps][kStreamRows][kStreamColumns];
+template <int kWarps>
+using StreamSums = float[kWarps][kStreamRows][kStreamColumns];
 
-__device__ inline void put_sums(StreamSums& all, const float (&sums)[4]) {
+template <int kWarps>
+__device__ void put_sums(StreamSums<kWarps>& all, const float (&sums)[4]) {
   float(*mine)[kStreamColumns] = all[warp_id()];
   const int row = lane_id() / 4;
   const int column = lane_id() % 4 * 2;
@@ -264,7 +314,7 @@ __device__ inline void put_sums(StreamSums& all, const float (&sums)[4]) {
 // Calls `store(tile, pair, column, first, second)` for each result of a block, by threads of their
 // own: tile counts the block's kBlockWarps / kSplit tiles.
 template <int kSplit, class Store>
-__device__ void each_stream_result(const StreamSums& all, int columns, Store&& store) {
+__device__ void each_stream_result(const StreamSums<kBlockWarps>& all, int columns, Store&& store) {
   constexpr int kTiles = kBlockWarps / kSplit;
   for (int i = threadIdx.x; i < kTiles * kStreamPairs * kStreamColumns; i += kBlockThreads) {
     const int column = i % kStreamColumns;
@@ -282,44 +332,67 @@ __device__ void each_stream_result(const StreamSums& all, int columns, Store&& s
   }
 }
 
-// Fills the inputs of a block: column c is the K values at row(c), as bfloat16.
-template <bool kPermuted, class Row>
+// Fills the inputs of a block: column c is the K values at row(c), as bfloat16. A thread has
+// kAtOnce reads in flight.
+template <bool kPermuted, int kAtOnce = 4, class Row>
 __device__ void stage_inputs(std::byte* inputs, int columns, int k, Row&& row) {
-  for (int c = 0; c < columns; ++c) {
-    const float* from = row(c);
-    std::byte* to = inputs + c * input_pitch(k);
-    for (int i = threadIdx.x * 8; i < k; i += kBlockThreads * 8) {
-      float values[8];
-      load8(from + i, values);
-      *reinterpret_cast<uint4*>(to + i * 2) = input_pairs<kPermuted>(values);
+  const int eights = k / 8;  // of a column
+  const int stride = static_cast<int>(blockDim.x);
+  for (int base = static_cast<int>(threadIdx.x); base < columns * eights;
+       base += kAtOnce * stride) {
+    float values[kAtOnce][8];
+    std::byte* to[kAtOnce];
+#pragma unroll
+    for (int u = 0; u < kAtOnce; ++u) {
+      const int i = base + u * stride;
+      to[u] = nullptr;
+      if (i >= columns * eights) continue;
+      const int column = i / eights;
+      const int at = i % eights * 8;
+      to[u] = inputs + column * input_pitch(k) + at * 2;
+      load8(row(column) + at, values[u]);
     }
+#pragma unroll
+    for (int u = 0; u < kAtOnce; ++u)
+      if (to[u] != nullptr) *reinterpret_cast<uint4*>(to[u]) = input_pairs<kPermuted>(values[u]);
   }
 }
 
-// The same of rows that are normed on the way: column c is (x + deltas) * weight of row index(c);
-// its factor 1 / sqrt(mean square + eps), which the results are to be multiplied by, goes to
-// factors[c].
+// The same of rows that are normed on the way, by a block of kBlockThreads: column c is (x +
+// deltas)
+// * weight of row index(c); its factor 1 / sqrt(mean square + eps), which the results are to be
+// multiplied by, goes to factors[c].
 template <class Index>
 __device__ void stage_normed_inputs(std::byte* inputs, float* factors, int columns,
                                     const NormArgs& norm, Index&& index) {
   __shared__ float scratch[kBlockWarps];
+  constexpr int kStride = kBlockThreads * 8;
+  constexpr int kAtOnce = 2;
   for (int c = 0; c < columns; ++c) {
     const std::size_t first = static_cast<std::size_t>(max(index(c), 0)) * norm.hidden;
     std::byte* to = inputs + c * input_pitch(norm.hidden);
     float squares = 0.0F;
-    for (int i = threadIdx.x * 8; i < norm.hidden; i += kBlockThreads * 8) {
-      float values[8];
-      float weight[8];
-      load_with_deltas(norm, first + i, values);
-      load8(norm.weight + i, weight);
+    for (int base = threadIdx.x * 8; base < norm.hidden; base += kAtOnce * kStride) {
+      float values[kAtOnce][8];
+      float weight[kAtOnce][8];
 #pragma unroll
-      for (int j = 0; j < 8; ++j) {
-        squares = fmaf(values[j], values[j], squares);
-        values[j] *= weight[j];
+      for (int u = 0; u < kAtOnce; ++u) {
+        if (base + u * kStride >= norm.hidden) continue;
+        load_with_deltas(norm, first + base + u * kStride, values[u]);
+        load8(norm.weight + base + u * kStride, weight[u]);
       }
-      *reinterpret_cast<uint4*>(to + i * 2) = input_pairs<false>(values);
+#pragma unroll
+      for (int u = 0; u < kAtOnce; ++u) {
+        if (base + u * kStride >= norm.hidden) continue;
+#pragma unroll
+        for (int j = 0; j < 8; ++j) {
+          squares = fmaf(values[u][j], values[u][j], squares);
+          values[u][j] *= weight[u][j];
+        }
+        *reinterpret_cast<uint4*>(to + (base + u * kStride) * 2) = input_pairs<false>(values[u]);
+      }
     }
-    const float mean = block_sum(squares, scratch) / static_cast<float>(norm.hidden);
+    const float mean = block_sum<kBlockWarps>(squares, scratch) / static_cast<float>(norm.hidden);
     if (threadIdx.x == 0) factors[c] = 1.0F / sqrtf(mean + norm.eps);
     __syncthreads();
   }
