@@ -38,8 +38,8 @@ __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
   dependency_wait();
   dependents_may_start();
   const Routing& routing = args.routing;
+  const ExpertTile group = routing.tiles[blockIdx.x];  // before it is known to be one: no wait
   if (static_cast<std::int32_t>(blockIdx.x) >= *routing.num_tiles) return;
-  const ExpertTile group = routing.tiles[blockIdx.x];
   const SlabLayout& layout = args.slab;
   const Slab slab{args.slabs[group.expert], layout};
   const auto weights =
@@ -120,7 +120,7 @@ __global__ void __launch_bounds__(kRowThreads, 2) down_row_kernel(const ExpertsA
     if (!waited) dependency_wait();
     waited = true;
     const int ranks = min(kRanksAtOnce, routing.top_k - base);
-    stage_inputs<Chunks::kPermuted, 2>(inputs, ranks, layout.intermediate, [&](int c) {
+    stage_inputs<Chunks::kPermuted, 1>(inputs, ranks, layout.intermediate, [&](int c) {
       return args.inner + static_cast<std::size_t>(base + c) * layout.intermediate;
     });
     __syncthreads();

@@ -55,20 +55,26 @@ __device__ void wait_for_copies() {
 
 // Rows of a matrix as pieces of 16 bytes: kValues consecutive weights, decoded eight at a time into
 // bfloat16 pairs. kPermuted: pairs are (0, 4), (1, 5), (2, 6), (3, 7) of the eight instead of
-// neighbours.
+// neighbours. A piece has one scale; four pieces share kScales of them. Wide scales take a step of
+// their own.
 struct Bf16Chunks {
   static constexpr int kValues = 8;
   static constexpr bool kPermuted = false;
+  static constexpr int kScales = 0;
+  using Scale = std::uint8_t;
   const std::uint16_t* data;
   int k;
 
-  __device__ const std::byte* data_bytes() const {
-    return reinterpret_cast<const std::byte*>(data);
-  }
-  __device__ std::uint32_t scale(int /*row*/, int /*piece*/) const { return 0; }
+  __device__ const std::byte* bytes() const { return reinterpret_cast<const std::byte*>(data); }
+  __device__ const Scale* scales_of(int /*row*/) const { return nullptr; }
   __device__ static bool is_wide(std::uint32_t /*scale*/) { return false; }
   template <bool kWide>
-  __device__ static uint4 decode(const uint4& piece, std::uint32_t /*scale*/, int /*eight*/) {
+  __device__ static std::uint32_t factor(std::uint32_t /*scale*/) {
+    return 0;
+  }
+  template <bool kWide>
+  __device__ static uint4 decode(const uint4& piece, int /*eight*/, std::uint32_t /*factor*/,
+                                 std::uint32_t /*scale*/) {
     return piece;
   }
 };
@@ -76,45 +82,55 @@ struct Bf16Chunks {
 struct Int8Chunks {
   static constexpr int kValues = 16;
   static constexpr bool kPermuted = false;
+  static constexpr int kScales = 2;
+  using Scale = std::uint16_t;
   const std::int8_t* data;
   const std::uint16_t* scales;
   int k;
 
-  __device__ const std::byte* data_bytes() const {
-    return reinterpret_cast<const std::byte*>(data);
-  }
-  __device__ std::uint32_t scale(int row, int piece) const {
-    return __ldg(scales + static_cast<std::size_t>(row) * (k / 32) + piece / 2) * 0x10001U;
+  __device__ const std::byte* bytes() const { return reinterpret_cast<const std::byte*>(data); }
+  __device__ const Scale* scales_of(int row) const {
+    return scales + static_cast<std::size_t>(row) * (k / 32);
   }
   __device__ static bool is_wide(std::uint32_t /*scale*/) { return false; }
   template <bool kWide>
-  __device__ static uint4 decode(const uint4& piece, std::uint32_t scale, int eight) {
+  __device__ static std::uint32_t factor(std::uint32_t scale) {
+    return scale * 0x10001U;
+  }
+  template <bool kWide>
+  __device__ static uint4 decode(const uint4& piece, int eight, std::uint32_t factor,
+                                 std::uint32_t /*scale*/) {
     const std::uint32_t low = eight == 0 ? piece.x : piece.z;
     const std::uint32_t high = eight == 0 ? piece.y : piece.w;
-    return {scaled_bf16(int8_pair(low, 0x4140), scale), scaled_bf16(int8_pair(low, 0x4342), scale),
-            scaled_bf16(int8_pair(high, 0x4140), scale),
-            scaled_bf16(int8_pair(high, 0x4342), scale)};
+    return scaled_bf16({int8_pair(low, 0x4140), int8_pair(low, 0x4342), int8_pair(high, 0x4140),
+                        int8_pair(high, 0x4342)},
+                       factor);
   }
 };
 
 struct Mxfp4Chunks {
   static constexpr int kValues = 32;
   static constexpr bool kPermuted = true;
+  static constexpr int kScales = 4;
+  using Scale = std::uint8_t;
   const std::uint8_t* blocks;
   const std::uint8_t* scales;
   int k;
 
-  __device__ const std::byte* data_bytes() const {
-    return reinterpret_cast<const std::byte*>(blocks);
-  }
-  __device__ std::uint32_t scale(int row, int piece) const {
-    return __ldg(scales + static_cast<std::size_t>(row) * (k / 32) + piece);
+  __device__ const std::byte* bytes() const { return reinterpret_cast<const std::byte*>(blocks); }
+  __device__ const Scale* scales_of(int row) const {
+    return scales + static_cast<std::size_t>(row) * (k / 32);
   }
   __device__ static bool is_wide(std::uint32_t scale) { return is_wide_scale(scale); }
   template <bool kWide>
-  __device__ static uint4 decode(const uint4& piece, std::uint32_t scale, int eight) {
+  __device__ static std::uint32_t factor(std::uint32_t scale) {
+    return kWide ? tiny_e2m1_factor(scale) : scale * 0x00800080U + 126 * 0x00800080U;
+  }
+  template <bool kWide>
+  __device__ static uint4 decode(const uint4& piece, int eight, std::uint32_t factor,
+                                 std::uint32_t scale) {
     const std::uint32_t words[4] = {piece.x, piece.y, piece.z, piece.w};
-    const uint4 pairs = scaled_bf16(tiny_e2m1_pairs(words[eight]), tiny_e2m1_factor(scale));
+    const uint4 pairs = scaled_bf16(tiny_e2m1_pairs(words[eight]), factor);
     return kWide ? scaled_bf16(pairs, wide_scale_factor(scale)) : pairs;
   }
 };
@@ -141,9 +157,14 @@ __device__ uint4 input_pairs(const float (&v)[8]) {
             bf16_pair(v[6], v[7])};
 }
 
-// Inputs of a block in shared memory: a row's K values in bfloat16, rows 16 bytes apart from a
-// multiple of 128, so that lanes of different rows meet in different banks.
-__host__ __device__ constexpr int input_pitch(int k) { return (k * 2 + 127) / 128 * 128 + 16; }
+// Inputs of a block in shared memory: a row's K values in bfloat16, then zeros up to the end of the
+// last stage. Rows are 16 bytes apart from a multiple of 128, so that lanes of different rows meet
+// in different banks.
+inline constexpr int kStageValues = kStageRowBytes / 16 * Mxfp4Chunks::kValues;  // at most
+__host__ __device__ constexpr int padded_values(int k) {
+  return (k + kStageValues - 1) / kStageValues * kStageValues;
+}
+__host__ __device__ constexpr int input_pitch(int k) { return padded_values(k) * 2 + 16; }
 constexpr std::size_t input_bytes(int rows, int k) {
   return static_cast<std::size_t>(rows) * static_cast<std::size_t>(input_pitch(k));
 }
@@ -164,130 +185,146 @@ struct StreamTile {
 
 // One warp's part of a tile's products: stages s, s + kSplit, ... of the rows for s = its place
 // among the kSplit warps. A stage is eight pieces of every row; piece p of row r lies at place
-// p ^ (r % 2 * 4), so that operands are read without bank conflicts. Rows that are not there are
-// zeros.
+// p ^ (r % 2 * 4), so that operands are read without bank conflicts. Rows that are not there repeat
+// the last one.
 template <class Chunks, int kSplit, int kStages>
 class WarpStream {
  public:
   // `rings` is the block's, kStages * kStageBytes for each warp.
   __device__ WarpStream(const Chunks& weights, std::byte* rings, const StreamTile& tile)
-      : weights_(weights),
-        ring_(rings + warp_id() * kStages * kStageBytes),
-        pieces_(weights.k / Chunks::kValues),
-        source_(weights.data_bytes() + tile.row(copied_row(0)) * row_bytes()),
-        four_rows_(4 * tile.pair),
-        half_(tile.half),
-        scale_rows_{min(tile.row(lane_id() / 4), tile.rows - 1),
-                    min(tile.row(lane_id() / 4 + kStreamPairs), tile.rows - 1)} {
+      : pieces_left_(weights.k / Chunks::kValues - kPieces * (warp_id() % kSplit)),
+        pitch_(input_pitch(weights.k)),
+        ring_(rings + warp_id() * kStages * kStageBytes) {
+    const std::ptrdiff_t row_bytes = std::ptrdiff_t{weights.k / Chunks::kValues} * 16;
+    const auto row = [&tile](int r) { return min(tile.row(r), tile.rows - 1); };
+    const int piece = kPieces * (warp_id() % kSplit);
+    const int copied = lane_id() / kPieces;  // row of the lane's first copy
+    source_ = weights.bytes() + row(copied) * row_bytes + (piece + lane_id() % kPieces) * 16;
 #pragma unroll
-    for (int i = 0; i < kCopies; ++i)
-      if (tile.row(copied_row(i)) < tile.rows) rows_there_ |= 1U << i;
+    for (int i = 1; i < kCopies; ++i)
+      copy_offsets_[i - 1] =
+          (row(copied + i * kCopiedRows) - row(copied)) * static_cast<int>(row_bytes);
+    if constexpr (Chunks::kScales > 0) {
+      constexpr int kPiecesOfScale = 4 / Chunks::kScales;
+#pragma unroll
+      for (int h = 0; h < 2; ++h)
+        scale_from_[h] = weights.scales_of(row(lane_id() / 4 + h * kStreamPairs)) +
+                         (piece + lane_id() % 4) / kPiecesOfScale;
+    }
   }
 
   __device__ void start_reading() {
+    copies_left_ = pieces_left_ - lane_id() % kPieces;
 #pragma unroll
-    for (int slot = 0; slot < kStages; ++slot) copy(first_piece(slot), slot);
-    load_scales(first_piece(0), scales_);
+    for (int slot = 0; slot < kStages; ++slot) copy(ring_ + slot * kStageBytes);
+    load_scales(pieces_left_, scales_);
   }
 
-  // sums += products with the columns at `inputs`; those behind `columns` count as zeros.
+  // sums += products with the columns at `inputs`; results of those from `columns` on have no
+  // meaning.
   __device__ void multiply(const std::byte* inputs, int columns, float (&sums)[4]) {
-    const int column = lane_id() / 4;
-    const std::byte* input = column < columns ? inputs + column * input_pitch(weights_.k) : nullptr;
+    const std::byte* input =
+        inputs + min(lane_id() / 4, columns - 1) * pitch_ +
+        (kPieces * (warp_id() % kSplit) + lane_id() % 4) * (Chunks::kValues * 2);
+    const int place = place_of(lane_id() / 4, lane_id() % 4);
+    float more[4] = {};
     int slot = 0;
-    for (int stage = 0; first_piece(stage) < pieces_; ++stage) {
+    for (int left = pieces_left_; left > 0; left -= kPieces * kSplit) {
       wait_for_copies<kStages - 1>();
       __syncwarp();
       std::uint32_t next[2][2];
-      load_scales(first_piece(stage + 1), next);
+      load_scales(left - kPieces * kSplit, next);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const int place = half * 4 + lane_id() % 4;
-        const int piece = first_piece(stage) + place;
-        const uint4 a0 = piece_at(slot, lane_id() / 4, place);
-        const uint4 a1 = piece_at(slot, lane_id() / 4 + kStreamPairs, place);
-        const std::byte* b =
-            input != nullptr && piece < pieces_ ? input + piece * Chunks::kValues * 2 : nullptr;
-        if (__any_sync(0xffffffffU,
-                       Chunks::is_wide(scales_[half][0]) || Chunks::is_wide(scales_[half][1])))
-          multiply_pieces<true>(a0, a1, scales_[half], b, sums);
-        else multiply_pieces<false>(a0, a1, scales_[half], b, sums);
+        const std::byte* at = ring_ + slot * kStageBytes + (place ^ (half * 64));
+        const uint4 a0 = *reinterpret_cast<const uint4*>(at);
+        const uint4 a1 = *reinterpret_cast<const uint4*>(at + kStreamPairs * kStageRowBytes);
+        const std::byte* b = input + half * 4 * Chunks::kValues * 2;
+        const std::uint32_t(&scales)[2] = scales_[half];
+        if (__any_sync(0xffffffffU, Chunks::is_wide(scales[0]) || Chunks::is_wide(scales[1])))
+          multiply_pieces<true>(a0, a1, scales, b, sums, more);
+        else multiply_pieces<false>(a0, a1, scales, b, sums, more);
       }
       __syncwarp();
-      copy(first_piece(stage + kStages), slot);
+      copy(ring_ + slot * kStageBytes);
       slot = slot + 1 == kStages ? 0 : slot + 1;
+      input += kPieces * kSplit * Chunks::kValues * 2;
 #pragma unroll
       for (int i = 0; i < 4; ++i) scales_[i / 2][i % 2] = next[i / 2][i % 2];
     }
     wait_for_copies<0>();  // the zeros behind the end: the ring may be used again
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sums[i] += more[i];
   }
 
  private:
-  // A piece of both rows of a pair with the same K values of the lane's column, null: zeros.
+  static constexpr int kPieces = kStageRowBytes / 16;        // of a row in a stage
+  static constexpr int kCopiedRows = kWarp / kPieces;        // by one copy of all lanes
+  static constexpr int kCopies = kStreamRows / kCopiedRows;  // of a stage
+  static_assert(kCopiedRows % 2 == 0, "a lane's rows lie at the same places");
+
+  // A piece of both rows of a pair with the same K values of the lane's column.
   template <bool kWide>
   __device__ static void multiply_pieces(const uint4& a0, const uint4& a1,
                                          const std::uint32_t (&scales)[2], const std::byte* input,
-                                         float (&sums)[4]) {
+                                         float (&sums)[4], float (&more)[4]) {
+    const std::uint32_t factors[2] = {Chunks::template factor<kWide>(scales[0]),
+                                      Chunks::template factor<kWide>(scales[1])};
 #pragma unroll
     for (int eight = 0; eight < Chunks::kValues / 8; ++eight) {
-      uint4 b{0, 0, 0, 0};
-      if (input != nullptr) b = *reinterpret_cast<const uint4*>(input + eight * 16);
-      const uint4 first = Chunks::template decode<kWide>(a0, scales[0], eight);
-      const uint4 second = Chunks::template decode<kWide>(a1, scales[1], eight);
+      const uint4 b = *reinterpret_cast<const uint4*>(input + eight * 16);
+      const uint4 first = Chunks::template decode<kWide>(a0, eight, factors[0], scales[0]);
+      const uint4 second = Chunks::template decode<kWide>(a1, eight, factors[1], scales[1]);
       mma_bf16(sums, first.x, second.x, first.y, second.y, b.x, b.y);
-      mma_bf16(sums, first.z, second.z, first.w, second.w, b.z, b.w);
+      mma_bf16(more, first.z, second.z, first.w, second.w, b.z, b.w);
     }
   }
 
-  static constexpr int kPieces = kStageRowBytes / 16;  // of a row in a stage
-  static constexpr int kCopies = kStreamRows * kPieces / kWarp;
-  static_assert(kCopies == 4 && kWarp / kPieces == 4,
-                "a copy is four rows, two are the first half");
-
-  __device__ std::ptrdiff_t row_bytes() const { return std::ptrdiff_t{pieces_} * 16; }
-  __device__ static int copied_row(int i) { return i * (kWarp / kPieces) + lane_id() / kPieces; }
-  __device__ static int first_piece(int stage) {
-    return (warp_id() % kSplit + stage * kSplit) * kPieces;
-  }
   __device__ static int place_of(int row, int piece) {
     return row * kStageRowBytes + (piece ^ (row % 2 * 4)) * 16;
   }
 
-  // Pieces behind the end are zeros.
-  __device__ void copy(int first, int slot) {
-    const int piece = lane_id() % kPieces;
-    const auto to =
-        static_cast<std::uint32_t>(__cvta_generic_to_shared(ring_ + slot * kStageBytes));
+  // The next stage; pieces behind the end are zeros.
+  __device__ void copy(std::byte* stage) {
+    const bool there = copies_left_ > 0;
+    const auto to = static_cast<std::uint32_t>(__cvta_generic_to_shared(stage)) +
+                    place_of(lane_id() / kPieces, lane_id() % kPieces);
+    const std::byte* from = there ? source_ : source_ - kStageRowBytes * kSplit;
+    copy_piece(to, from, there);
 #pragma unroll
-    for (int i = 0; i < kCopies; ++i) {
-      const bool there = first + piece < pieces_ && (rows_there_ >> i & 1U) != 0;
-      const std::ptrdiff_t offset =
-          (i % 2 * four_rows_ + i / 2 * half_) * row_bytes() + (first + piece) * 16;
-      copy_piece(to + place_of(copied_row(i), piece),
-                 there ? source_ + offset : weights_.data_bytes(), there);
-    }
+    for (int i = 1; i < kCopies; ++i)
+      copy_piece(to + i * kCopiedRows * kStageRowBytes, from + copy_offsets_[i - 1], there);
     end_copies();
+    source_ += kStageRowBytes * kSplit;
+    copies_left_ -= kPieces * kSplit;
   }
-  __device__ uint4 piece_at(int slot, int row, int piece) const {
-    return *reinterpret_cast<const uint4*>(ring_ + slot * kStageBytes + place_of(row, piece));
-  }
-  __device__ void load_scales(int first, std::uint32_t (&scales)[2][2]) const {
+
+  // Of the next stage, of which `left` pieces and what follows are there.
+  __device__ void load_scales(int left, std::uint32_t (&scales)[2][2]) {
+    if constexpr (Chunks::kScales > 0) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int piece = first + i / 2 * 4 + lane_id() % 4;
-      scales[i / 2][i % 2] = piece < pieces_ ? weights_.scale(scale_rows_[i % 2], piece) : 0;
+      for (int half = 0; half < 2; ++half) {
+        const bool there = lane_id() % 4 + half * 4 < left;
+#pragma unroll
+        for (int h = 0; h < 2; ++h)
+          scales[half][h] = there ? __ldg(scale_from_[h] + half * Chunks::kScales) : 0;
+      }
+#pragma unroll
+      for (int h = 0; h < 2; ++h) scale_from_[h] += 2 * Chunks::kScales * kSplit;
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) scales[i / 2][i % 2] = 0;
     }
   }
 
-  const Chunks weights_;
+  const int pieces_left_;  // of a row, from the warp's first stage on
+  const int pitch_;        // of the inputs
   std::byte* const ring_;
-  const int pieces_;               // of a row
-  const std::byte* const source_;  // the lane's first row
-  const int four_rows_;            // from it to its second one, in rows
-  const int half_;
-  unsigned rows_there_ = 0;  // bits of the lane's copies
-  const int scale_rows_[2];
-  std::uint32_t scales_[2][2];  // of the next stage: [four pieces][row]
+  const std::byte* source_;        // of the lane's first copy of the next stage
+  int copy_offsets_[kCopies - 1];  // from it to the lane's others, bytes
+  int copies_left_ = 0;            // pieces from the lane's on
+  const typename Chunks::Scale* scale_from_[2];
+  std::uint32_t scales_[2][2];  // of the next stage: [four pieces][row of a pair]
 };
 
 // Dynamic shared memory of a block: the rings, then the inputs.
@@ -332,30 +369,42 @@ __device__ void each_stream_result(const StreamSums<kBlockWarps>& all, int colum
   }
 }
 
-// Fills the inputs of a block: column c is the K values at row(c), as bfloat16. A thread has
-// kAtOnce reads in flight.
-template <bool kPermuted, int kAtOnce = 4, class Row>
+// Zeros behind a column's K values.
+__device__ inline void pad_inputs(std::byte* inputs, int columns, int k) {
+  const int pad = padded_values(k) - k;
+  for (int c = 0; c < columns; ++c)
+    for (int i = static_cast<int>(threadIdx.x) * 8; i < pad; i += static_cast<int>(blockDim.x) * 8)
+      *reinterpret_cast<uint4*>(inputs + c * input_pitch(k) + (k + i) * 2) = uint4{0, 0, 0, 0};
+}
+
+// Fills the inputs of a block: column c is the K values at row(c), as bfloat16. A thread has two
+// reads of kColumns columns each in flight.
+template <bool kPermuted, int kColumns = 2, class Row>
 __device__ void stage_inputs(std::byte* inputs, int columns, int k, Row&& row) {
-  const int eights = k / 8;  // of a column
-  const int stride = static_cast<int>(blockDim.x);
-  for (int base = static_cast<int>(threadIdx.x); base < columns * eights;
-       base += kAtOnce * stride) {
-    float values[kAtOnce][8];
-    std::byte* to[kAtOnce];
+  const int begin = static_cast<int>(threadIdx.x) * 8;
+  const int stride = static_cast<int>(blockDim.x) * 8;
+  for (int c = 0; c < columns; c += kColumns) {
+    const float* from[kColumns];
 #pragma unroll
-    for (int u = 0; u < kAtOnce; ++u) {
-      const int i = base + u * stride;
-      to[u] = nullptr;
-      if (i >= columns * eights) continue;
-      const int column = i / eights;
-      const int at = i % eights * 8;
-      to[u] = inputs + column * input_pitch(k) + at * 2;
-      load8(row(column) + at, values[u]);
+    for (int d = 0; d < kColumns; ++d) from[d] = row(min(c + d, columns - 1));
+    for (int i = begin; i < k; i += 2 * stride) {
+      float values[kColumns][2][8];
+#pragma unroll
+      for (int d = 0; d < kColumns; ++d) {
+        load8(from[d] + i, values[d][0]);
+        if (i + stride < k) load8(from[d] + i + stride, values[d][1]);
+      }
+#pragma unroll
+      for (int d = 0; d < kColumns; ++d) {
+        if (c + d >= columns) break;
+        std::byte* to = inputs + (c + d) * input_pitch(k) + i * 2;
+        *reinterpret_cast<uint4*>(to) = input_pairs<kPermuted>(values[d][0]);
+        if (i + stride < k)
+          *reinterpret_cast<uint4*>(to + stride * 2) = input_pairs<kPermuted>(values[d][1]);
+      }
     }
-#pragma unroll
-    for (int u = 0; u < kAtOnce; ++u)
-      if (to[u] != nullptr) *reinterpret_cast<uint4*>(to[u]) = input_pairs<kPermuted>(values[u]);
   }
+  pad_inputs(inputs, columns, k);
 }
 
 // The same of rows that are normed on the way, by a block of kBlockThreads: column c is (x +
@@ -392,6 +441,7 @@ __device__ void stage_normed_inputs(std::byte* inputs, float* factors, int colum
         *reinterpret_cast<uint4*>(to + (base + u * kStride) * 2) = input_pairs<false>(values[u]);
       }
     }
+    if (c == 0) pad_inputs(inputs, columns, norm.hidden);
     const float mean = block_sum<kBlockWarps>(squares, scratch) / static_cast<float>(norm.hidden);
     if (threadIdx.x == 0) factors[c] = 1.0F / sqrtf(mean + norm.eps);
     __syncthreads();
