@@ -75,8 +75,9 @@ void measure(const Options& options, TransformerModel& model, StepDriver& driver
 
   begin = clock.now();
   report.decode.name = "decode";
-  for (std::int32_t step = 0; step < options.output_tokens; ++step)
-    add_to_hash(report.token_hash, driver.decode());
+  driver.decode(options.output_tokens, [&](const std::vector<TokenId>& tokens) {
+    add_to_hash(report.token_hash, tokens);
+  });
   report.decode.seconds = to_seconds(clock.now() - begin);
   report.decode.steps = options.output_tokens;
   report.decode.tokens = std::int64_t{options.output_tokens} * options.batch;

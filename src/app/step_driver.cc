@@ -1,6 +1,7 @@
 #include "app/step_driver.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "base/check.h"
@@ -19,6 +20,12 @@ std::int32_t window_group_pages(const ModelInfo& info, std::int32_t context) {
   if (!info.has_group[kWindowGroup]) return 0;
   const std::int32_t seen = (info.window + info.max_rows) / info.page_tokens + 2;
   return std::min(seen, divide_up(context, info.page_tokens));
+}
+
+std::vector<TokenId> tokens_of(const StepResult& result) {
+  std::vector<TokenId> tokens;
+  for (const RowResult& row : result.rows) tokens.push_back(row.token);
+  return tokens;
 }
 
 }  // namespace
@@ -107,11 +114,11 @@ void StepDriver::add_span(StepPlan& plan, SlotId slot, SpanKind kind, std::int32
   sequences_[static_cast<std::size_t>(slot)].length += rows;
 }
 
-StepResult StepDriver::run(StepPlan plan) {
+Ticket StepDriver::submit(StepPlan plan) {
   plan.shape.rows = static_cast<std::int32_t>(plan.rows.size());
   plan.shape.seqs = static_cast<std::int32_t>(plan.seqs.size());
   plan.shape.logits_rows = static_cast<std::int32_t>(plan.logits.size());
-  return model_.wait(model_.submit(std::move(plan), [] {}));
+  return model_.submit(std::move(plan), [] {});
 }
 
 int StepDriver::prefill(const std::vector<std::vector<TokenId>>& prompts) {
@@ -129,22 +136,31 @@ int StepDriver::prefill(const std::vector<std::vector<TokenId>>& prompts) {
             tokens[static_cast<std::size_t>(done + i)];
       done += chunk;
       if (done == total) plan.logits.push_back({.row = chunk - 1});
-      run(std::move(plan));
+      model_.wait(submit(std::move(plan)));
     }
   }
   return steps;
 }
 
-std::vector<TokenId> StepDriver::decode() {
+StepPlan StepDriver::decode_plan() {
   StepPlan plan = new_plan();
   for (SlotId slot = 0; slot < static_cast<SlotId>(sequences_.size()); ++slot) {
     add_span(plan, slot, SpanKind::kDecode, 1);
     plan.logits.push_back({.row = slot});
   }
-  const StepResult result = run(std::move(plan));
-  std::vector<TokenId> tokens;
-  for (const RowResult& row : result.rows) tokens.push_back(row.token);
-  return tokens;
+  return plan;
+}
+
+std::vector<TokenId> StepDriver::decode() { return tokens_of(model_.wait(submit(decode_plan()))); }
+
+void StepDriver::decode(int steps, const std::function<void(const std::vector<TokenId>&)>& each) {
+  std::optional<Ticket> before;
+  for (int step = 0; step < steps; ++step) {
+    const Ticket ticket = submit(decode_plan());
+    if (before) each(tokens_of(model_.wait(*before)));
+    before = ticket;
+  }
+  if (before) each(tokens_of(model_.wait(*before)));
 }
 
 }  // namespace strata::app

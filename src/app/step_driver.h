@@ -1,8 +1,9 @@
 // StepDriver: runs a fixed batch of equal sequences through a Model without an engine, for `bench`.
-// It hands out pages by arithmetic and keeps one step in flight. One thread.
+// It hands out pages by arithmetic. One thread.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "engine/model.h"
@@ -26,6 +27,9 @@ class StepDriver {
   int prefill(const std::vector<std::vector<TokenId>>& prompts);
   // One token for every sequence, in slot order.
   std::vector<TokenId> decode();
+  // So many steps of one token for every sequence, two in flight as the engine has them; `each`
+  // gets the tokens of a step in slot order.
+  void decode(int steps, const std::function<void(const std::vector<TokenId>&)>& each);
 
  private:
   struct Sequence {
@@ -36,7 +40,8 @@ class StepDriver {
   void add_span(StepPlan& plan, SlotId slot, SpanKind kind, std::int32_t rows);
   void fill_pages(SlotId slot);
   void add_table(StepPlan& plan, SeqSpan& span, KvGroup group) const;
-  StepResult run(StepPlan plan);
+  StepPlan decode_plan();
+  Ticket submit(StepPlan plan);
 
   Model& model_;
   const ModelInfo info_;

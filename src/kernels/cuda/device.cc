@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <atomic>
+#include <cstdlib>
 #include <string>
 
 #include "base/check.h"
@@ -140,6 +141,9 @@ void explain(cudaError_t status, CudaDevice& device) {
 }  // namespace
 
 CudaDevice find_cuda_device() {
+  // Kernels are loaded with the context, not each at its first launch: the first request is as fast
+  // as the others.
+  setenv("CUDA_MODULE_LOADING", "EAGER", 0);
   CudaDevice device;
   device.built_in = true;
   int count = 0;
