@@ -3,8 +3,9 @@
 //
 // Panel products multiply tiles of 16 weight rows laid out as bytes (see i8_index): lanes are
 // weight rows, activations are broadcast. int8 weights are stored that way and read in place; MXFP4
-// rows are decoded into such a panel in the L1 cache. For few activation rows MXFP4 is decoded in
-// registers instead, and the sums of 16 rows are transposed into lanes.
+// rows are decoded into such a panel in the L1 cache. For no more activation rows than a register
+// tile has, MXFP4 is decoded a block at a time instead; for one or two, in registers, and the sums
+// of 16 rows are transposed into lanes.
 #pragma once
 
 #include <type_traits>
@@ -310,6 +311,57 @@ inline void direct_mxfp4_of(const IntegerProduct& p) {
   }
 }
 
+// 16 MXFP4 rows from `row` on times all N x rows, each block decoded into bytes just before its
+// products: reading, decoding and multiplying overlap.
+template <Planes P, int N>
+inline void blockwise_mxfp4(const IntegerProduct& p, int row) {
+  const int blocks = p.k / kBlock;
+  const std::ptrdiff_t stride = std::ptrdiff_t{blocks} * 16;
+  const std::byte* weights = p.weights + row * stride;
+  const auto* scales =
+      reinterpret_cast<const std::uint8_t*>(p.scales) + std::ptrdiff_t{row} * blocks;
+  alignas(64) std::byte bytes[kTileBlockBytes];
+  Vec y[N];
+  const std::byte* x[N];
+#pragma GCC unroll 8
+  for (int n = 0; n < N; ++n) {
+    y[n] = Vec::zero();
+    x[n] = reinterpret_cast<const std::byte*>(p.x[n]);
+  }
+  std::ptrdiff_t quad = 0;
+  for (int begin = 0; begin < blocks; begin += 4, quad += sizeof(ActivationQuad)) {
+    const int count = blocks - begin < 4 ? blocks - begin : 4;
+    __builtin_prefetch(scales + (kTileRows * blocks + begin * 16), 0, 2);
+    Vec scale[4];
+    Int::half_scales(scales + begin, blocks, count, scale);
+    for (int b = 0; b < count; ++b) {
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i)
+        __builtin_prefetch(weights + (kTileRows + b * 4 + i) * stride + begin * 16, 0, 2);
+      Int::mxfp4_tile(weights + (begin + b) * 16, stride, 1, bytes);
+      Int dots[N][1];
+      block_dots<P, 1, N>(bytes, 0, x, quad + b * 16, dots);
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) {
+        const auto& own = *reinterpret_cast<const ActivationQuad*>(x[n] + quad);
+        y[n] = Vec::fma((dots[n][0] + Int::all(own.bias[b])).to_float(),
+                        scale[b] * Vec::all(own.scale[b]), y[n]);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int n = 0; n < N; ++n) y[n].store(p.y + n * p.y_stride + row);
+}
+
+template <Planes P, int N = 1>
+inline void blockwise_mxfp4_of(const IntegerProduct& p) {
+  if (p.num_x == N) {
+    for (int row = 0; row < p.count; row += kTileRows) blockwise_mxfp4<P, N>(p, row);
+  } else if constexpr (N < Int::kTileX) {
+    blockwise_mxfp4_of<P, N + 1>(p);
+  }
+}
+
 // Decodes blocks [begin, end) of 16 rows into a tile of the panel.
 inline void decode_tile(const IntegerProduct& p, int row, int begin, int end,
                         std::byte (*bytes)[kTileBlockBytes], float (*scales)[kTileRows]) {
@@ -362,6 +414,7 @@ inline void panel_mxfp4(const IntegerProduct& p) {
 template <Planes P>
 inline void product_mxfp4_of(const IntegerProduct& p) {
   if (p.num_x <= Int::kDirectRows) direct_mxfp4_of<P>(p);
+  else if (p.num_x <= Int::kTileX) blockwise_mxfp4_of<P>(p);
   else panel_mxfp4<P>(p);
 }
 

@@ -13,12 +13,13 @@ namespace {
 struct Int {
 #ifdef __AVXVNNI__
   static constexpr bool kPlanes = true;
+  static constexpr int kDirectRows = 3;
   static constexpr int kTileX = 6;
 #else
   static constexpr bool kPlanes = false;
+  static constexpr int kDirectRows = 1;
   static constexpr int kTileX = 5;
 #endif
-  static constexpr int kDirectRows = 3;
   static constexpr int kTileW = 1;
   static constexpr int kPeakSums = 6;
 

@@ -16,7 +16,7 @@ struct Int {
 #else
   static constexpr bool kPlanes = false;
 #endif
-  static constexpr int kDirectRows = 3;
+  static constexpr int kDirectRows = 2;
   static constexpr int kTileX = 8;
   static constexpr int kTileW = 2;
   static constexpr int kPeakSums = 12;

@@ -14,8 +14,8 @@ struct Int {
   // then the low one, as signed bytes. Pairs: [first or second][parity], the even, then the odd
   // entries of the parity, as int16. Either way 4 elements of a block take 4 bytes of two parts.
   static constexpr bool kPlanes = false;
-  static constexpr int kDirectRows = 2;  // most x rows MXFP4 is decoded in registers for
-  static constexpr int kTileX = 2;       // register tile of panel products: x rows ...
+  static constexpr int kDirectRows = 2;  // most x rows MXFP4 lanes are parts of a row for
+  static constexpr int kTileX = 2;       // register tile: x rows ...
   static constexpr int kTileW = 1;       // ... and tiles of 16 weight rows
   static constexpr int kPeakSums = 2;    // independent sums that hide the latency
 
