@@ -210,7 +210,7 @@ std::unique_ptr<TransformerModel> ModelSetup::load_transformer() const {
     return std::make_unique<TransformerModel>(*checkpoint_, plan_,
                                               kernels::make_cuda_backend(std::move(context)),
                                               std::make_unique<ThreadPool>(threads_));
-  auto pool = std::make_unique<ThreadPool>(threads_);
+  auto pool = std::make_unique<ThreadPool>(threads_, ThreadPool::Pinning::kCores);
   auto backend = kernels::make_cpu_backend(std::move(context), cpu_isa(), *pool);
   return std::make_unique<TransformerModel>(*checkpoint_, plan_, std::move(backend),
                                             std::move(pool));

@@ -22,20 +22,22 @@ inline void pause() {
 #endif
 }
 
-void pin_to_core(pthread_t thread, int worker) {
+// The cores this thread may use, in order.
+std::vector<int> allowed_cores() {
   cpu_set_t allowed;
   CPU_ZERO(&allowed);
-  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
-  int seen = 0;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &allowed)) continue;
-    if (seen++ != worker) continue;
-    cpu_set_t one;
-    CPU_ZERO(&one);
-    CPU_SET(cpu, &one);
-    pthread_setaffinity_np(thread, sizeof one, &one);
-    return;
-  }
+  std::vector<int> cores;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return cores;
+  for (int core = 0; core < CPU_SETSIZE; ++core)
+    if (CPU_ISSET(core, &allowed)) cores.push_back(core);
+  return cores;
+}
+
+void pin(std::thread& thread, int core) {
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(core, &one);
+  pthread_setaffinity_np(thread.native_handle(), sizeof one, &one);
 }
 
 }  // namespace
@@ -86,11 +88,14 @@ struct ThreadPool::Shared {
   }
 };
 
-ThreadPool::ThreadPool(int num_threads, bool pin)
+ThreadPool::ThreadPool(int num_threads, Pinning pinning)
     : shared_(std::make_unique<Shared>()), num_threads_(num_threads < 1 ? 1 : num_threads) {
+  std::vector<int> cores;
+  if (pinning == Pinning::kCores) cores = allowed_cores();
+  const bool pinned = static_cast<int>(cores.size()) == num_threads_;
   for (int worker = 1; worker < num_threads_; ++worker) {
     shared_->threads.emplace_back([this, worker] { shared_->work(worker); });
-    if (pin) pin_to_core(shared_->threads.back().native_handle(), worker);
+    if (pinned) pin(shared_->threads.back(), cores[static_cast<std::size_t>(worker)]);
   }
 }
 

@@ -3,6 +3,7 @@
 // uses no CPU. Jobs split work by (worker, num_workers): results must not depend on that split.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <type_traits>
 
@@ -10,8 +11,12 @@ namespace strata {
 
 class ThreadPool {
  public:
-  // num_threads >= 1 includes the caller. `pin`: workers are bound to distinct cores if allowed.
-  explicit ThreadPool(int num_threads, bool pin = false);
+  // kCores: a pool of as many threads as the process may use cores binds each of its workers to
+  // one. The caller keeps its mask: threads it starts would inherit a single core.
+  enum class Pinning : std::uint8_t { kNone, kCores };
+
+  // num_threads >= 1 includes the caller.
+  explicit ThreadPool(int num_threads, Pinning pinning = Pinning::kNone);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;

@@ -1,10 +1,11 @@
 #include "base/thread_pool.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <numeric>
 #include <thread>
 #include <vector>
 
@@ -20,6 +21,36 @@ TEST(ThreadPool, EveryWorkerRunsEveryJobOnce) {
       if (job % 500 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));  // parks
     }
     for (const auto& hit : hits) EXPECT_EQ(hit.load(), 2000);
+  }
+}
+
+// How many cores each worker may use; 0 for one that shares its only core with an earlier one.
+std::vector<int> cores_of_workers(ThreadPool& pool) {
+  std::vector<cpu_set_t> masks(static_cast<std::size_t>(pool.num_threads()));
+  pool.run([&](int worker) {
+    sched_getaffinity(0, sizeof(cpu_set_t), &masks[static_cast<std::size_t>(worker)]);
+  });
+  std::vector<int> counts;
+  for (std::size_t i = 0; i < masks.size(); ++i) {
+    int count = CPU_COUNT(&masks[i]);
+    for (std::size_t j = 1; j < i; ++j)
+      if (count == 1 && CPU_EQUAL(&masks[i], &masks[j])) count = 0;
+    counts.push_back(count);
+  }
+  return counts;
+}
+
+TEST(ThreadPool, PinsWorkersOnlyWhereItHasAllCores) {
+  cpu_set_t own;
+  ASSERT_EQ(sched_getaffinity(0, sizeof own, &own), 0);
+  const int cores = CPU_COUNT(&own);
+  for (const int threads : {1, 2, cores, cores + 1}) {
+    std::vector<int> expected(static_cast<std::size_t>(threads), cores);
+    ThreadPool unpinned(threads);
+    EXPECT_EQ(cores_of_workers(unpinned), expected);
+    ThreadPool pinned(threads, ThreadPool::Pinning::kCores);
+    if (threads == cores) std::fill(expected.begin() + 1, expected.end(), 1);
+    EXPECT_EQ(cores_of_workers(pinned), expected);
   }
 }
 
