@@ -199,13 +199,48 @@ void write_tensor(GgufFile& file, const TensorSpec& spec, const TensorView& view
   write_dense(view, is_matrix(spec.kind) ? dense : Type::kF32, file.data(target_name(spec)));
 }
 
+// The character that stands for a byte in a byte-level vocabulary: itself where it is printable,
+// else the next one from 256 on.
+std::string byte_text(int byte) {
+  const auto printable = [](int b) {
+    return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || (b >= 174 && b <= 255);
+  };
+  int point = byte;
+  if (!printable(byte)) {
+    point = 256;
+    for (int before = 0; before < byte; ++before) point += printable(before) ? 0 : 1;
+  }
+  if (point < 128) return {static_cast<char>(point)};
+  return {static_cast<char>(0xC0 | (point >> 6)), static_cast<char>(0x80 | (point & 63))};
+}
+
+// A vocabulary of bytes and numbers, so that llama-server has a text for every token. It merges
+// nothing: a text is as many tokens as bytes, and prompts of other lengths come as token ids.
+void add_vocabulary(GgufFile& file, std::int32_t size) {
+  constexpr std::int32_t kNormal = 1, kControl = 3;
+  constexpr const char* kSpace = "\xC4\xA0";
+  std::vector<std::string> tokens;
+  for (int byte = 0; byte < 256; ++byte) tokens.push_back(byte_text(byte));
+  for (std::int32_t id = 256; id < size - 1; ++id) tokens.push_back(kSpace + std::to_string(id));
+  tokens.emplace_back("<|return|>");
+  std::vector<std::int32_t> types(tokens.size(), kNormal);
+  types.back() = kControl;
+  file.add_string("tokenizer.ggml.model", "gpt2");
+  file.add_string("tokenizer.ggml.pre", "gpt-4o");
+  file.add_strings("tokenizer.ggml.tokens", tokens);
+  file.add_i32s("tokenizer.ggml.token_type", types);
+  file.add_strings("tokenizer.ggml.merges", {});
+  file.add_u32("tokenizer.ggml.bos_token_id", static_cast<std::uint32_t>(size - 1));
+  file.add_u32("tokenizer.ggml.eos_token_id", static_cast<std::uint32_t>(size - 1));
+}
+
 void add_metadata(GgufFile& file, const ModelConfig& c) {
   const auto u32 = [&](const char* key, std::int32_t value) {
     file.add_u32(std::string("gpt-oss.") + key, static_cast<std::uint32_t>(value));
   };
   file.add_string("general.architecture", "gpt-oss");
   file.add_string("general.name", c.name + " dummy");
-  file.add_string("tokenizer.ggml.model", "no_vocab");
+  add_vocabulary(file, c.vocab);
   u32("vocab_size", c.vocab);
   u32("block_count", c.num_layers);
   u32("context_length", c.max_context);

@@ -15,7 +15,8 @@ namespace {
 
 constexpr std::size_t kAlignment = 32;
 constexpr std::uint32_t kVersion = 3;
-constexpr std::uint32_t kValueU32 = 4, kValueF32 = 6, kValueString = 8;
+constexpr std::uint32_t kValueU32 = 4, kValueI32 = 5, kValueF32 = 6, kValueString = 8,
+                        kValueArray = 9;
 
 std::size_t align(std::size_t offset) {
   return (offset + kAlignment - 1) / kAlignment * kAlignment;
@@ -29,6 +30,14 @@ void append(std::string& out, T value) {
 void append_string(std::string& out, const std::string& text) {
   append(out, static_cast<std::uint64_t>(text.size()));
   out += text;
+}
+
+void append_array_head(std::string& out, const std::string& key, std::uint32_t type,
+                       std::size_t count) {
+  append_string(out, key);
+  append(out, kValueArray);
+  append(out, type);
+  append(out, static_cast<std::uint64_t>(count));
 }
 
 std::size_t num_elements(const Tensor& tensor) {
@@ -67,6 +76,18 @@ void GgufFile::add_f32(const std::string& key, float value) {
   append_string(metadata_, key);
   append(metadata_, kValueF32);
   append(metadata_, value);
+  ++num_metadata_;
+}
+
+void GgufFile::add_strings(const std::string& key, const std::vector<std::string>& values) {
+  append_array_head(metadata_, key, kValueString, values.size());
+  for (const std::string& value : values) append_string(metadata_, value);
+  ++num_metadata_;
+}
+
+void GgufFile::add_i32s(const std::string& key, const std::vector<std::int32_t>& values) {
+  append_array_head(metadata_, key, kValueI32, values.size());
+  for (const std::int32_t value : values) append(metadata_, value);
   ++num_metadata_;
 }
 

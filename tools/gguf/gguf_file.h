@@ -28,6 +28,8 @@ class GgufFile {
   void add_string(const std::string& key, const std::string& value);
   void add_u32(const std::string& key, std::uint32_t value);
   void add_f32(const std::string& key, float value);
+  void add_strings(const std::string& key, const std::vector<std::string>& values);
+  void add_i32s(const std::string& key, const std::vector<std::int32_t>& values);
   void add_tensor(std::string name, Type type, std::vector<std::uint64_t> dims);
 
   // Creates `path` and writes everything but tensor data. Throws StartupError.
