@@ -35,20 +35,6 @@ void check_bytes(Options& /*options*/, const FlagUse& use) {
   parse_bytes(use.spec.name, use.value(), 1);
 }
 
-// "95:30": percent of the card's memory and seconds. Stored for fault injection, which can make
-// any device look full.
-void set_rebuild(Options& options, const FlagUse& use) {
-  const std::string_view text = use.value();
-  const std::size_t colon = text.find(':');
-  if (colon == std::string_view::npos)
-    usage_error(fmt::format("{} cannot be '{}'", use.spec.name, text),
-                "write PERCENT:SECONDS, for example 95:30");
-  options.rebuild_above_percent =
-      static_cast<std::int32_t>(parse_integer(use.spec.name, text.substr(0, colon), 1, 99));
-  options.rebuild_after_s =
-      static_cast<std::int32_t>(parse_integer(use.spec.name, text.substr(colon + 1), 1, 86400));
-}
-
 // Every use of these prints one line: NAME has no effect because REASON.
 const FlagSpec kInertFlags[] = {
     // Memory of a card.
@@ -66,8 +52,6 @@ const FlagSpec kInertFlags[] = {
      "all layers keep keys and values in one type, and none is quantised"},
     {"--disable-hybrid-kv-cache-manager", kSwitch, kInert, kEvery, "",
      "sliding-window layers always have pages of their own"},
-    {"--rebuild-on-vram", kValue, kInert, kServing, "", "how full a card is is not watched yet", "",
-     set_rebuild},
     // Graphs.
     {"--max-cudagraph-capture-size", kValue, kInert, kEvery, "", kNoGraphs, "", check_count},
     {"--cudagraph-capture-sizes", kList, kInert, kEvery, "", kNoGraphs},

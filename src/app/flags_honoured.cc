@@ -60,6 +60,19 @@ void set_block_size(Options& options, const FlagUse& use) {
                 "allowed: 8, 16, 32, 64, 128, 256");
 }
 
+// "95:30": percent of the card's memory and seconds.
+void set_rebuild(Options& options, const FlagUse& use) {
+  const std::string_view text = use.value();
+  const std::size_t colon = text.find(':');
+  if (colon == std::string_view::npos)
+    usage_error(fmt::format("{} cannot be '{}'", use.spec.name, text),
+                "write PERCENT:SECONDS, for example 95:30");
+  options.rebuild_above_percent =
+      static_cast<std::int32_t>(parse_integer(use.spec.name, text.substr(0, colon), 1, 99));
+  options.rebuild_after_s =
+      static_cast<std::int32_t>(parse_integer(use.spec.name, text.substr(colon + 1), 1, 86400));
+}
+
 // Sampling defaults as vLLM takes them: {"temperature": 0.7, ...} or --flag.temperature=0.7.
 void set_sampling_default(Options& options, const FlagUse& use, std::string_view key,
                           std::string_view text) {
@@ -246,6 +259,10 @@ const FlagSpec kSchedulingFlags[] = {
     {"--step-deadline", kValue, kDoes, kServing, "Scheduling",
      "seconds a step may take before the model is rebuilt; 0: any time; default: by its pace", "",
      [](Options& o, const FlagUse& u) { o.step_deadline_s = to_int32(u, 0, 86400); }},
+    {"--rebuild-on-vram", kValue, kCard, kServing, "Scheduling",
+     "PERCENT:SECONDS, such as 95:30: rebuild the model once more of the card was in use for so "
+     "long",
+     "", set_rebuild},
     {"--idle-unload", kValue, kDoes, kServing, "Scheduling",
      "free the model after so many seconds without requests; the next one loads it again", "",
      [](Options& o, const FlagUse& u) { o.idle_unload_s = to_int32(u, 0, 31'536'000); }},

@@ -72,6 +72,17 @@ CardMemory card_memory(const Options& options) {
           .utilization = options.gpu_memory_utilization};
 }
 
+// A card that does not answer is what the next step finds out.
+double card_memory_used() {
+  try {
+    const kernels::CudaMemory memory = kernels::cuda_memory();
+    return 1.0 - static_cast<double>(memory.free_bytes) / static_cast<double>(memory.total_bytes);
+  } catch (const std::exception& error) {
+    log_warn("how full the card is cannot be told: {}", error.what());
+    return 0;
+  }
+}
+
 bool uses_tensor_cores(const Options& options, const kernels::CudaDevice& card) {
   const bool has_them = card.major >= 8;
   if (options.cuda_path == CudaPath::kGeneric80 && !has_them)
@@ -258,6 +269,7 @@ std::unique_ptr<Engine> make_engine(const ModelSetup& setup, const Options& opti
   engine.idle_unload_s = options.idle_unload_s;
   engine.rebuild_above_memory = options.rebuild_above_percent / 100.0;
   engine.rebuild_after_s = options.rebuild_after_s;
+  if (options.backend == BackendChoice::kCuda) engine.memory_used = card_memory_used;
   auto model = loading([&setup] { return setup.build(); });
   return std::make_unique<Engine>(std::move(model), engine, [&setup] { return setup.build(); });
 }

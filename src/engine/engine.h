@@ -36,6 +36,9 @@ struct EngineOptions {
   // Rebuilds the model once more than this share of the device's memory was in use for so long.
   double rebuild_above_memory = 0;  // 0: never
   int rebuild_after_s = 30;
+  // The share in use now, by anyone; 0: not known. Asked on the engine's thread, about once a
+  // second, and must not throw. Without it the two above have no effect.
+  std::function<double()> memory_used;
 };
 
 struct EngineRequest {

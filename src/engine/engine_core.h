@@ -68,7 +68,6 @@ class EngineCore {
   std::unique_ptr<Model> detach_model();
   void attach_model(std::unique_ptr<Model> model);
   bool has_model() const { return model_ != nullptr; }
-  double memory_used() const { return model_ == nullptr ? 0 : model_->memory_used(); }
 
   EngineInfo snapshot() const;                            // health is the caller's to fill
   StepTimes& step_times() { return totals_.step_times; }  // `host` is the caller's to count

@@ -33,10 +33,6 @@ class FaultModel final : public Model {
 
   ModelInfo info() const override { return inner_->info(); }
 
-  double memory_used() const override {
-    return fault::at("model.memory") == fault::Action::kNone ? inner_->memory_used() : 1.0;
-  }
-
   Ticket submit(StepPlan plan, std::function<void()> on_done) override {
     throw_fault(fault::at("model.submit"), "model.submit");
     const StepId id = plan.id;

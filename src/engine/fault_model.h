@@ -1,8 +1,7 @@
 // FaultModel: a Model that fails on purpose, for --fault-inject and tests. It passes every call on
 // to another model and visits fault points: "model.submit" on the engine thread; "model.wait" on a
 // thread of its own between the step's end and the engine hearing of it, so that a delay or a hang
-// there looks like a slow or hung device; "model.memory", where any action makes the memory look
-// full.
+// there looks like a slow or hung device.
 #pragma once
 
 #include <memory>

@@ -52,9 +52,6 @@ class Model {
 
   virtual bool poll(Ticket ticket) = 0;
 
-  // Share of the device's memory in use, by anyone: 0 where that is not known.
-  virtual double memory_used() const { return 0; }
-
   // Blocks until the step is done. Throws DeviceError or MemoryError when the step failed; the
   // model is then dead and must be rebuilt.
   virtual StepResult wait(Ticket ticket) = 0;

@@ -175,12 +175,16 @@ void ModelKeeper::tend(std::int64_t live) {
     log_warn("engine: safe mode ends, no memory failure for {:.0f} s",
              to_seconds(breaker_.quiet()));
   }
-  if (options_.rebuild_above_memory > 0 && factory_ && now >= next_memory_look_) watch_memory(now);
+  if (watches_memory() && now >= next_memory_look_) watch_memory(now);
+}
+
+bool ModelKeeper::watches_memory() const {
+  return options_.rebuild_above_memory > 0 && options_.memory_used && factory_ && core_.has_model();
 }
 
 void ModelKeeper::watch_memory(Nanos now) {
   next_memory_look_ = now + kMemoryLook;
-  const double used = core_.memory_used();
+  const double used = options_.memory_used();
   if (used <= options_.rebuild_above_memory) {
     over_since_ = 0;
     return;
@@ -204,7 +208,7 @@ std::optional<Nanos> ModelKeeper::time_to_due() const {
   if (retry_at_) sooner(*retry_at_);
   if (options_.idle_unload_s > 0 && core_.has_model() && core_.idle())
     sooner(last_busy_ + options_.idle_unload_s * kSecond);
-  if (options_.rebuild_above_memory > 0 && core_.has_model()) sooner(next_memory_look_);
+  if (watches_memory()) sooner(next_memory_look_);
   if (!due) return std::nullopt;
   return *due - clock_.now();
 }

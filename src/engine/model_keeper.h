@@ -54,6 +54,7 @@ class ModelKeeper {
   void rebuild();
   bool load_or_wait();
   void go_to_sleep();
+  bool watches_memory() const;
   void watch_memory(Nanos now);
   void note_memory_failure(const std::string& what);
   void destroy_model(bool hangs);

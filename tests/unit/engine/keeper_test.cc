@@ -278,8 +278,9 @@ TEST_F(KeeperTest, AFullDeviceTriggersOneRebuild) {
   watched.rebuild_above_memory = 0.95;
   watched.rebuild_after_s = 30;
   watched.step_deadline_ms = 0;  // the clock jumps while steps run
+  std::atomic<double> fill{1.0};
+  watched.memory_used = [&fill] { return fill.load(); };
   start(watched, 60, 500);
-  ASSERT_TRUE(fault::arm("model.memory=oom:*"));
   advance(kSecond);
   settle();
   advance(28 * kSecond);
@@ -296,6 +297,53 @@ TEST_F(KeeperTest, AFullDeviceTriggersOneRebuild) {
   settle();
   EXPECT_EQ(answer(61), FinishReason::kStop);
   EXPECT_EQ(engine_->info()->rebuilds, 1U) << "it would not help again so soon";
+  engine_.reset();  // it asks `fill`
+}
+
+TEST_F(KeeperTest, ADeviceThatIsFullForAShortTimeIsLeftAlone) {
+  EngineOptions watched = options();
+  watched.rebuild_above_memory = 0.95;
+  watched.rebuild_after_s = 30;
+  std::atomic<double> fill{0.96};
+  std::atomic<int> looks{0};
+  watched.memory_used = [&] {
+    ++looks;
+    return fill.load();
+  };
+  start(watched);
+  // A second at a time; `full` seconds above the bound, then one at it.
+  for (int full = 29, round = 0; round < 3; ++round) {
+    fill = 0.96;
+    for (int second = 0; second < full; ++second) {
+      advance(kSecond);
+      settle();
+    }
+    fill = 0.95;
+    advance(kSecond);
+    settle();
+  }
+  EXPECT_EQ(engine_->info()->rebuilds, 0U);
+  EXPECT_GE(looks, 80) << "once a second";
+  EXPECT_LE(looks, 100) << "not at every step";
+  fill = 0.96;
+  for (int second = 0; second < 31; ++second) {
+    advance(kSecond);
+    settle();
+  }
+  EXPECT_EQ(engine_->info()->rebuilds, 1U);
+  engine_.reset();
+}
+
+TEST_F(KeeperTest, ADeviceOfUnknownFillIsNotWatched) {
+  EngineOptions watched = options();
+  watched.rebuild_above_memory = 0.01;
+  watched.rebuild_after_s = 1;
+  start(watched);
+  for (int second = 0; second < 5; ++second) {
+    advance(kSecond);
+    settle();
+  }
+  EXPECT_EQ(engine_->info()->rebuilds, 0U);
 }
 
 }  // namespace
