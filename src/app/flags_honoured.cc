@@ -168,7 +168,7 @@ const FlagSpec kComputeFlags[] = {
      "auto|scalar|avx2|avxvnni|avx512|avx512vnni: instruction set of the CPU backend", "",
      [](Options& o, const FlagUse& u) { o.cpu_isa = u.value(); }},
     {"--threads", kValue, kDoes, kEvery, "Compute and memory",
-     "compute threads; default: one per processor this process may use", "",
+     "compute threads; default: one per processor this process may use, pinned to it", "",
      [](Options& o, const FlagUse& u) { o.threads = to_int32(u, 1, 1024); }},
     {"--dense-dtype", kValue, kDoes, kEvery, "Compute and memory",
      "auto|bf16|int8: attention and unembedding weights; auto: bf16", "",

@@ -122,6 +122,7 @@ MemoryPlan plan_memory(const Options& options, const ModelConfig& config) {
   auto plan = make_memory_plan(request);
   if (plan) {
     plan->backend.record_graphs = !options.enforce_eager;
+    plan->backend.early_launches = options.cuda_path == CudaPath::kAuto;
     return std::move(*plan);
   }
   const bool memory = plan.error().code == ErrorCode::kInsufficientMemory;

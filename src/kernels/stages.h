@@ -110,6 +110,7 @@ struct BackendOptions {
   KvDtype kv_dtype = KvDtype::kF32;
   bool poison_freed_pages = false;
   bool record_graphs = false;  // cuda: replay recordings of steps of one shape
+  bool early_launches = true;  // cuda: kernels may begin before those in front have ended
   bool tensor_cores = false;   // cuda: steps of many rows multiply in bf16, not in f32
 };
 

@@ -195,6 +195,18 @@ TEST_F(GoldenCuda, TensorCores) {
   expect_golden({.backend = "cuda", .tensor_cores = true, .kv_dtype = KvDtype::kBf16},
                 shortest(30));
 }
+TEST_F(GoldenCuda, TensorCoresOneByOne) {
+  expect_golden({.backend = "cuda", .seqs = 1, .tensor_cores = true, .kv_dtype = KvDtype::kBf16},
+                shortest(30));
+}
+TEST_F(GoldenCuda, TensorCoresBatchOf32) {
+  expect_golden({.backend = "cuda",
+                 .seqs = 32,
+                 .rows = 512,
+                 .tensor_cores = true,
+                 .kv_dtype = KvDtype::kBf16},
+                goldens());
+}
 TEST_F(GoldenCuda, BatchOf32) {
   expect_golden({.backend = "cuda", .seqs = 32, .rows = 512}, goldens());
 }

@@ -73,6 +73,7 @@ void CudaBackend::prepare(const BackendOptions& options) {
   STRATA_CHECK(!step_, "prepare() called twice");
   STRATA_CHECK(!options.tensor_cores || has_tensor_cores_, "no tensor cores for bf16");
   options_ = options;
+  set_early_launches(options.early_launches);
   layout_ = make_activation_layout(config_, options);
   const std::size_t rope_bytes = rope_.inv_freq.size() * sizeof(float);
   activation_memory_.emplace("activations", layout_.bytes + aligned(rope_bytes));

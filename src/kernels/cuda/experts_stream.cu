@@ -9,7 +9,6 @@ namespace strata::kernels::cuda {
 namespace {
 
 constexpr int kSplit = 2;
-constexpr int kStages = 3;
 constexpr int kTiles = kBlockWarps / kSplit;
 
 template <class Chunks>
@@ -27,7 +26,7 @@ __device__ Bf16Chunks slab_chunks(const Slab& slab, std::size_t blocks, std::siz
 }
 
 // Tile t of gate_up is eight SwiGLU outputs: pairs of gate and up; of down it is 16 outputs.
-template <class Chunks, bool kDown>
+template <class Chunks, bool kDown, int kStages>
 __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
     expert_stream_kernel(const ExpertsArgs args) {
   extern __shared__ uint4 shared[];
@@ -146,29 +145,34 @@ __global__ void __launch_bounds__(kRowThreads, 2) down_row_kernel(const ExpertsA
   if (threadIdx.x < kStreamRows && row < layout.hidden) args.out[row] = total;
 }
 
+// A single row's tiles all find room at once, so their warps may be few and read far ahead; with
+// more rows there are more tiles than room, and more warps hide each other's waits.
+template <class Chunks, int kStages>
+void launch_tiles(cudaStream_t stream, const ExpertsArgs& args, bool down) {
+  const SlabLayout& slab = args.slab;
+  const int rows = down ? slab.hidden : 2 * slab.intermediate;
+  const int columns = args.rows < kStreamColumns ? args.rows : kStreamColumns;
+  const Grid grid{
+      dim3(most_tiles(args), divide_up(rows, kStreamRows * kTiles)),
+      ring_bytes<kStages>() + input_bytes(columns, down ? slab.intermediate : slab.hidden)};
+  if (down) launch_early(stream, grid, expert_stream_kernel<Chunks, true, kStages>, args);
+  else launch_early(stream, grid, expert_stream_kernel<Chunks, false, kStages>, args);
+}
+
 template <class Chunks>
 void launch_chunks(cudaStream_t stream, const ExpertsArgs& args) {
-  const auto blocks = [](int rows) { return divide_up(rows, kStreamRows * kTiles); };
-  const unsigned tiles = most_tiles(args);
-  const int columns = args.rows < kStreamColumns ? args.rows : kStreamColumns;
-  launch_early(stream,
-               {dim3(tiles, blocks(2 * args.slab.intermediate)),
-                ring_bytes<kStages>() + input_bytes(columns, args.slab.hidden)},
-               expert_stream_kernel<Chunks, false>, args);
-  if (args.rows == 1) {
-    const int ranks = args.routing.top_k < kRanksAtOnce ? args.routing.top_k : kRanksAtOnce;
-    launch_early(stream,
-                 {dim3(divide_up(args.slab.hidden, kStreamRows)),
-                  ring_bytes<kRowStages, kRowWarps>() + input_bytes(ranks, args.slab.intermediate),
-                  kRowThreads},
-                 down_row_kernel<Chunks>, args);
-  } else {
-    launch_early(stream,
-                 {dim3(tiles, blocks(args.slab.hidden)),
-                  ring_bytes<kStages>() + input_bytes(columns, args.slab.intermediate)},
-                 expert_stream_kernel<Chunks, true>, args);
-    launch_expert_sum(stream, args);
+  if (args.rows > 1) {
+    launch_tiles<Chunks, 2>(stream, args, false);
+    launch_tiles<Chunks, 2>(stream, args, true);
+    return launch_expert_sum(stream, args);
   }
+  launch_tiles<Chunks, 3>(stream, args, false);
+  const int ranks = args.routing.top_k < kRanksAtOnce ? args.routing.top_k : kRanksAtOnce;
+  launch_early(stream,
+               {dim3(divide_up(args.slab.hidden, kStreamRows)),
+                ring_bytes<kRowStages, kRowWarps>() + input_bytes(ranks, args.slab.intermediate),
+                kRowThreads},
+               down_row_kernel<Chunks>, args);
 }
 
 }  // namespace

@@ -30,7 +30,9 @@ inline constexpr int kStreamColumns = 8;  // rows of a step
 inline constexpr int kStreamRows = 16;    // of a matrix: a tile
 inline constexpr int kStreamPairs = kStreamRows / 2;
 // Blocks of a multiprocessor, by the stages of their rings: what its shared memory holds.
-__host__ __device__ constexpr int stream_blocks(int stages) { return stages <= 3 ? 3 : 2; }
+__host__ __device__ constexpr int stream_blocks(int stages) {
+  return stages <= 2 ? 4 : (stages == 3 ? 3 : 2);
+}
 inline constexpr int kStageRowBytes = 128;
 inline constexpr int kStageBytes = kStreamRows * kStageRowBytes;
 
