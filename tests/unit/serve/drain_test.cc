@@ -96,9 +96,12 @@ TEST(Drain, StreamsUnderWayFinish) {
       clients.push_back(std::make_unique<RawClient>(harness.port()));
       clients.back()->send(stream_request(random_at(4, round * kStreams) | 1U));
     }
-    // Whoever is accepted has the head of the answer by then, or waits in the queue.
-    while (harness.engine().info()->running + harness.engine().info()->waiting == 0)
-      std::this_thread::yield();
+    // Whoever is accepted has the head of the answer by then, waits in the queue, or has ended.
+    const auto begun = [&harness] {
+      const auto info = harness.engine().info();
+      return info->running + info->waiting > 0 || info->generated_tokens > 0;
+    };
+    while (!begun()) std::this_thread::yield();
     drain(harness);
     for (auto& client : clients) {
       const auto response = client->read_response();
