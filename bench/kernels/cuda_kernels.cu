@@ -2,7 +2,7 @@
 // and as whole layers: random weights, 24 distinct layers, recorded as graphs.
 //
 //   bench_cuda_kernels [--rows 1,8,32] [--context 1024] [--model-len 131072] [--skew
-//   uniform|zipf|one] [--only qkv,...]
+//   uniform|zipf|one] [--only qkv,...] [--dense-dtype bf16|int8]
 //
 // Columns: microseconds a layer (median of the replays), GB/s of the bytes that must be read,
 // TFLOP/s.
@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "cuda_fill.cuh"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
@@ -39,35 +40,12 @@ constexpr int kPageTokens = 16;
 constexpr int kMostHeadRows = 64;
 constexpr int kReplays = 9;
 
-__device__ std::uint32_t mixed(std::uint64_t z) {
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
-  return static_cast<std::uint32_t>(z >> 32);
-}
-
-// Words of bfloat16 pairs of magnitudes 2^-7 to 2^-5, or any bytes.
-__global__ void fill_kernel(std::uint32_t* to, std::size_t count, std::uint64_t seed, bool bf16) {
-  const std::size_t stride = static_cast<std::size_t>(gridDim.x) * blockDim.x;
-  for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
-       i += stride) {
-    const std::uint32_t bits = mixed(seed + i * 0x9e3779b97f4a7c15ULL);
-    to[i] = bf16 ? (bits & 0x80ff80ffU) | 0x3c003c00U : bits;
-  }
-}
-
-__global__ void floats_kernel(float* to, std::size_t count, std::uint64_t seed) {
-  const std::size_t stride = static_cast<std::size_t>(gridDim.x) * blockDim.x;
-  for (std::size_t i = static_cast<std::size_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
-       i += stride)
-    to[i] = static_cast<float>(static_cast<std::int32_t>(mixed(seed + i * 0x9e3779b97f4a7c15ULL))) *
-            0x1p-31F;
-}
-
 struct Options {
   std::vector<int> rows{1, 8, 32, 128, 512, 2048};
   int context = 1024;      // keys before the step's rows
   int model_len = 131072;  // what grids of attention have room for
   std::string skew = "uniform";
+  bool int8 = false;  // dense weights
   std::string only;
 };
 
@@ -77,7 +55,7 @@ class Bench {
       : options_(options),
         most_rows_(*std::max_element(options.rows.begin(), options.rows.end())),
         slab_(make_slab_layout(kHidden, kIntermediate, ExpertFormat::kMxfp4)),
-        memory_("bench", std::size_t{60} << 30) {
+        memory_("bench", std::size_t{most_rows_ > 128 ? 60U : 24U} << 30) {
     make_weights();
     make_buffers();
   }
@@ -93,6 +71,11 @@ class Bench {
   T* take(std::size_t count) {
     return reinterpret_cast<T*>(memory_.take(count * sizeof(T)));
   }
+  std::byte* zeros(std::size_t bytes) {
+    auto* to = take<std::byte>(bytes);
+    check(cudaMemsetAsync(to, 0, bytes, stream_.get()), "filling");
+    return to;
+  }
   template <class T>
   T* copied(const std::vector<T>& values) {
     T* to = take<T>(values.size());
@@ -104,6 +87,17 @@ class Bench {
            ++seed_, bf16);
   }
   Matrix matrix(int rows, int cols) {
+    return options_.int8 ? int8_matrix(rows, cols) : bf16_matrix(rows, cols);
+  }
+  Matrix int8_matrix(int rows, int cols) {
+    const std::size_t count = static_cast<std::size_t>(rows) * cols;
+    auto* values = take<std::byte>(count);
+    auto* scales = take<std::uint16_t>(count / kInt8Group);
+    fill(values, count, false);
+    fill(scales, count / kInt8Group * 2, true);
+    return {values, scales, rows, cols};
+  }
+  Matrix bf16_matrix(int rows, int cols) {
     const std::size_t count = static_cast<std::size_t>(rows) * cols;
     Matrix matrix{take<std::uint16_t>(count), nullptr, rows, cols};
     fill(const_cast<void*>(matrix.data), count * 2, true);
@@ -121,7 +115,7 @@ class Bench {
       qkv_.push_back({matrix(kQHeads * kHeadDim, kHidden), matrix(kKvHeads * kHeadDim, kHidden),
                       matrix(kKvHeads * kHeadDim, kHidden)});
       out_.push_back(matrix(kHidden, kQHeads * kHeadDim));
-      router_.push_back(matrix(kExperts, kHidden));
+      router_.push_back(bf16_matrix(kExperts, kHidden));
       for (int expert = 0; expert < kExperts; ++expert) {
         auto* slab = take<std::byte>(slab_.bytes);
         fill(slab, slab_.bytes, false);
@@ -167,6 +161,11 @@ class Bench {
                  take<std::int32_t>(kMostArrivals)};
     check(cudaMemsetAsync(partials_.arrived, 0, kMostArrivals * 4, stream_.get()), "filling");
     router_logits_ = take<float>(std::size_t{kTileTokens} * kExperts);
+    planes_ = zeros(std::size_t{kTileTokens} * plane_bytes(kHidden));
+    inner_planes_ = zeros(std::size_t{kTileTokens} * kTopK * plane_bytes(kIntermediate));
+    check(
+        cudaMemsetAsync(planes_, 0, std::size_t{kTileTokens} * plane_bytes(kHidden), stream_.get()),
+        "filling");
     arrived_ = take<std::int32_t>(kTileTokens);
     check(cudaMemsetAsync(arrived_, 0, kTileTokens * 4, stream_.get()), "filling");
     banned_ = take<std::uint32_t>((kVocab + 31) / 32);
@@ -351,6 +350,11 @@ class Bench {
   DenseArgs dense(int rows, const Matrix& weight, const float* x, float* out) const {
     return {weight, bias_, x, products(rows), x16_, partials_, out, rows};
   }
+  RouteArgs route(int rows, int layer) const {
+    std::byte* const planes = products(rows) == Products::kStream ? planes_ : nullptr;
+    return {norm(normed_),  router_[layer], bias_, routing_, planes, table_ + layer * kExperts,
+            router_logits_, arrived_};
+  }
   ExpertsArgs experts(int rows, int layer) const {
     return {.routing = routing_,
             .slabs = table_ + layer * kExperts,
@@ -364,6 +368,8 @@ class Bench {
             .x16 = x16_,
             .inner16 = inner16_,
             .inner = inner_,
+            .planes = products(rows) == Products::kStream ? planes_ : nullptr,
+            .inner_planes = inner_planes_,
             .outer = outer_,
             .out = delta_};
   }
@@ -371,8 +377,9 @@ class Bench {
   void run_rows(int rows) {
     make_step(rows);
     const int read = make_routing(rows, tile_tokens(rows));
+    const double weight_bytes = options_.int8 ? 1.0 + 2.0 / kInt8Group : 2.0;
     const auto dense_cost = [&](double m, double k) {
-      return std::pair{m * k * 2, 2.0 * m * k * rows};
+      return std::pair{m * k * weight_bytes, 2.0 * m * k * rows};
     };
     const auto [qkv_bytes, qkv_flops] = dense_cost(5120, kHidden);
     const auto [out_bytes, out_flops] = dense_cost(kHidden, 4096);
@@ -394,12 +401,10 @@ class Bench {
          [&](int layer) { launch_dense(stream_.get(), dense(rows, out_[layer], attn_, delta_)); });
     cell(rows, "experts", kLayers, moe_bytes, moe_flops,
          [&](int layer) { launch_experts(stream_.get(), experts(rows, layer)); });
-    cell(rows, "route", kLayers, 2.0 * kExperts * kHidden, 0, [&](int layer) {
-      launch_route(stream_.get(), rows,
-                   {norm(normed_), router_[layer], bias_, routing_, router_logits_, arrived_});
-    });
+    cell(rows, "route", kLayers, 2.0 * kExperts * kHidden, 0,
+         [&](int layer) { launch_route(stream_.get(), rows, route(rows, layer)); });
     const int head_rows = std::min(rows > 128 ? 1 : rows, kMostHeadRows);
-    cell(head_rows, "head", 4, 2.0 * kVocab * kHidden, 2.0 * kVocab * kHidden * head_rows,
+    cell(head_rows, "head", 4, weight_bytes * kVocab * kHidden, 2.0 * kVocab * kHidden * head_rows,
          [&](int) { launch_dense(stream_.get(), dense(head_rows, head_, normed_, logits_)); });
     cell(head_rows, "draw", 4, 4.0 * kVocab * head_rows, 0, [&](int) {
       launch_draw(stream_.get(), {inputs_, 0, head_rows, logits_, banned_, kVocab, parts_, drawn_});
@@ -412,9 +417,7 @@ class Bench {
              launch_qkv(stream_.get(), qkv(rows, layer));
              launch_attend(stream_.get(), attend(rows, layer, layer % 2 == 0));
              launch_dense(stream_.get(), dense(rows, out_[layer], attn_, delta_));
-             launch_route(
-                 stream_.get(), rows,
-                 {norm(normed_), router_[layer], bias_, routing_, router_logits_, arrived_});
+             launch_route(stream_.get(), rows, route(rows, layer));
              launch_experts(stream_.get(), experts(rows, layer));
            }
          });
@@ -438,6 +441,7 @@ class Bench {
   std::uint16_t *x16_ = nullptr, *inner16_ = nullptr;
   float *inner_ = nullptr, *outer_ = nullptr, *logits_ = nullptr, *router_logits_ = nullptr;
   std::int32_t* arrived_ = nullptr;
+  std::byte *planes_ = nullptr, *inner_planes_ = nullptr;
   float *split_out_ = nullptr, *split_state_ = nullptr;
   Partials partials_;
   std::int32_t max_splits_ = 0;
@@ -467,6 +471,11 @@ int main(int argc, char** argv) {
     else if (flag == "--model-len") options.model_len = std::atoi(argv[i + 1]);
     else if (flag == "--skew") options.skew = argv[i + 1];
     else if (flag == "--only") options.only = argv[i + 1];
+    else if (flag == "--dense-dtype") options.int8 = std::string(argv[i + 1]) == "int8";
+    else {
+      std::fprintf(stderr, "unknown flag %s\n", flag.c_str());
+      return 2;
+    }
   }
   try {
     strata::kernels::cuda::Bench(options).run();

@@ -83,7 +83,7 @@ struct Keys {
       const std::byte* at = places.key(__shfl_sync(0xffffffffU, place, 8 * j + lane_id() / 4));
 #pragma unroll
       for (int c = 0; c < 2; ++c)
-        key[j][c] = __ldg(reinterpret_cast<const uint4*>(at) + (4 * c + lane_id() % 4));
+        key[j][c] = reinterpret_cast<const uint4*>(at)[4 * c + lane_id() % 4];
     }
   }
   __device__ void load_values(const TokenPlaces& places, std::uint32_t place) {
@@ -93,7 +93,7 @@ struct Keys {
       for (int i = 0; i < 4; ++i) {
         const int from = 16 * t + lane_id() % 4 * 2 + i / 2 * 8 + i % 2;
         const std::byte* at = places.key(__shfl_sync(0xffffffffU, place, from)) + places.values;
-        value[t][i] = __ldg(reinterpret_cast<const uint4*>(at) + lane_id() / 4);
+        value[t][i] = reinterpret_cast<const uint4*>(at)[lane_id() / 4];
       }
     }
   }
@@ -302,17 +302,15 @@ __device__ void merge_units(const Units& units, const Share& share, Head& total)
 __global__ void __launch_bounds__(kBlockThreads, 2)
     decode_kernel(const AttendArgs args, const int few_splits, const int room) {
   __shared__ Shared shared;
+  dependents_may_start();
+  // Where the keys are is known before they all are there.
   const StepRow row = args.inputs.rows[blockIdx.y];
   const int kv_head = static_cast<int>(blockIdx.x);
   const int heads = args.q_heads / args.kv.heads;
   const int first_head = kv_head * heads;
-  const float* q =
-      args.q + (static_cast<std::size_t>(blockIdx.y) * args.q_heads + first_head) * kAttendDim;
-  put_queries(shared, q, heads, args.scale * kLog2E);
-  if (row.seq < 0) return;
   const KeyRange range = keys_of(args, row.position);
   const Share share((range.end - range.first + kSplitKeys - 1) / kSplitKeys, few_splits);
-  if (share.first() >= share.splits) return;
+  if (row.seq < 0 || share.first() >= share.splits) return dependency_wait();
   const TokenPlaces places(args, args.inputs.seqs[row.seq], kv_head);
   const bool has_head = warp_id() < heads;
   Head total;
@@ -331,6 +329,14 @@ __global__ void __launch_bounds__(kBlockThreads, 2)
   std::uint32_t place = 0;
   if (count_of(share.first()) > 0) {
     place = place_in(share.first());
+    places.prefetch(place);
+  }
+  dependency_wait();
+  put_queries(
+      shared,
+      args.q + (static_cast<std::size_t>(blockIdx.y) * args.q_heads + first_head) * kAttendDim,
+      heads, args.scale * kLog2E);
+  if (count_of(share.first()) > 0) {
     keys.load_keys(places, place);
     keys.load_values(places, place);
   }
@@ -399,7 +405,7 @@ void launch_attend_decode(cudaStream_t stream, const AttendArgs& args) {
         std::int64_t{args.split_rows} * args.q_heads * args.max_splits)
       grid.z = static_cast<unsigned>(std::min(shares, room));
   }
-  launch(stream, grid, decode_kernel, args, few_splits, room);
+  launch_early(stream, {grid}, decode_kernel, args, few_splits, room);
 }
 
 }  // namespace strata::kernels::cuda

@@ -206,7 +206,11 @@ void CudaBackend::clear_arrivals() {
           "clearing");
   };
   clear(layout_.router_arrivals, kTileTokens);
-  if (options_.tensor_cores) clear(layout_.arrivals, kMostArrivals);
+  if (!options_.tensor_cores) return;
+  clear(layout_.arrivals, kMostArrivals);
+  // What is behind the planes' rows stays zero.
+  clear(layout_.planes,
+        static_cast<std::int32_t>((layout_.router_logits - layout_.planes) / sizeof(std::int32_t)));
 }
 
 // Only the device knows how many experts the steps chose.

@@ -14,13 +14,25 @@
 namespace strata::kernels::cuda {
 
 inline constexpr std::size_t kAlign = 256;
-inline constexpr std::int32_t kSplitKeys = 256;      // keys of one attention split
-inline constexpr std::int32_t kTileTokens = 8;       // most rows a warp multiplies at once
+inline constexpr std::int32_t kSplitKeys = 256;  // keys of one attention split
+inline constexpr std::int32_t kPlaneRows = 2;    // most rows of integer products of int8 weights
+inline constexpr std::int32_t kTileTokens = 8;   // most rows a warp multiplies at once
 inline constexpr std::int32_t kMostArrivals = 1024;  // tiles of a product whose K is split
 inline constexpr std::int32_t kMaxGroupHeads = 16;
 inline constexpr std::int32_t kMostExperts = 512;
 inline constexpr std::int32_t kMostChosen = 32;  // of them, of a row
 inline constexpr std::int32_t kInt8Group = 32;   // weights of a row that share a scale
+
+// A row of k inputs of integer products (planes.cuh): two planes of bytes and a scale of eight
+// bytes for each 32 values, with zeros up to the end of the last step.
+#ifdef __CUDACC__
+#define STRATA_ON_BOTH __host__ __device__
+#else
+#define STRATA_ON_BOTH
+#endif
+STRATA_ON_BOTH constexpr std::int32_t padded_k(std::int32_t k) { return (k + 1023) / 1024 * 1024; }
+STRATA_ON_BOTH constexpr std::int32_t plane_bytes(std::int32_t k) { return padded_k(k) / 4 * 9; }
+#undef STRATA_ON_BOTH
 
 constexpr std::size_t aligned(std::size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
@@ -81,6 +93,7 @@ struct ActivationLayout {
   std::size_t delta_attn = 0, delta_moe = 0;  // f32 [rows, hidden]
   std::size_t normed = 0;                     // f32 [rows, hidden]
   std::size_t inner = 0, outer = 0;           // f32 [pairs, intermediate | hidden]
+  std::size_t planes = 0, inner_planes = 0;   // of kTileTokens rows and their pairs
   // Inputs of tensor cores, bf16; not there without them.
   std::size_t normed16 = 0, attn16 = 0, inner16 = 0;  // [rows | rows | pairs, ...]
   std::size_t arrivals = 0;                           // i32 [kMostArrivals]
@@ -137,6 +150,9 @@ inline ActivationLayout make_activation_layout(const ModelConfig& c,
     layout.attn16 = place(rows * c.q_dim(), 2);
     layout.inner16 = place(pairs * c.intermediate, 2);
     layout.arrivals = place(kMostArrivals);
+    layout.planes = place(std::int64_t{kTileTokens} * plane_bytes(c.hidden), 1);
+    layout.inner_planes =
+        place(std::int64_t{kTileTokens} * c.experts_per_token * plane_bytes(c.intermediate), 1);
   }
   layout.router_logits = place(std::int64_t{kTileTokens} * c.num_experts);
   layout.router_arrivals = place(kTileTokens);

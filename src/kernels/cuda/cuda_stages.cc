@@ -102,6 +102,16 @@ bool CudaBackend::norms_on_the_way(std::int32_t rows) const {
   return products(rows) == Products::kStream && rows <= kMostRows;
 }
 
+const std::byte* const* CudaBackend::layer_slabs(LayerId layer) const {
+  return at<const std::byte*>(layout_.slab_table) + slab_index(layer, 0);
+}
+
+// MXFP4 experts of few rows take their inputs as integers.
+std::byte* CudaBackend::plane_inputs(std::int32_t rows) const {
+  const bool takes = products(rows) == Products::kStream && slab_.format == ExpertFormat::kMxfp4;
+  return takes ? at<std::byte>(layout_.planes) : nullptr;
+}
+
 std::uint16_t* CudaBackend::gemm_scratch(std::size_t offset) const {
   return options_.tensor_cores ? at<std::uint16_t>(offset) : nullptr;
 }
@@ -197,8 +207,8 @@ void CudaBackend::attn_out(const StepShape& shape, LayerId, const LayerWeights& 
                                .count = shape.rows});
 }
 
-void CudaBackend::route(const StepShape& shape, LayerId, const LayerWeights& weights, Buffer x,
-                        const Deltas& deltas) {
+void CudaBackend::route(const StepShape& shape, LayerId layer, const LayerWeights& weights,
+                        Buffer x, const Deltas& deltas) {
   Scope scope(*this, Stage::kRoute);
   const DenseWeight& router = dense_[weights.router_weight];
   scope.read(router);
@@ -213,6 +223,8 @@ void CudaBackend::route(const StepShape& shape, LayerId, const LayerWeights& wei
                 .weight = router.matrix(),
                 .bias = dense_[weights.router_bias].vector(),
                 .routing = routing(shape.rows),
+                .planes = plane_inputs(shape.rows),
+                .slabs = layer_slabs(layer),
                 .logits = at<float>(layout_.router_logits),
                 .arrived = at<std::int32_t>(layout_.router_arrivals)});
 }
@@ -220,21 +232,24 @@ void CudaBackend::route(const StepShape& shape, LayerId, const LayerWeights& wei
 void CudaBackend::experts(const StepShape& shape, LayerId layer, Buffer delta) {
   Scope scope(*this, Stage::kExperts);
   if (!scope.launches()) return;
-  launch_experts(stream_.get(),
-                 {.routing = routing(shape.rows),
-                  .slabs = at<const std::byte*>(layout_.slab_table) + slab_index(layer, 0),
-                  .slab = slab_,
-                  .x = at<float>(layout_.normed),
-                  .products = products(shape.rows),
-                  .rows = shape.rows,
-                  .limit = config_.swiglu_limit,
-                  .alpha = config_.swiglu_alpha,
-                  .add_bias = rank_ == 0,
-                  .x16 = gemm_scratch(layout_.normed16),
-                  .inner16 = gemm_scratch(layout_.inner16),
-                  .inner = at<float>(layout_.inner),
-                  .outer = at<float>(layout_.outer),
-                  .out = floats(delta)});
+  launch_experts(stream_.get(), {.routing = routing(shape.rows),
+                                 .slabs = layer_slabs(layer),
+                                 .slab = slab_,
+                                 .x = at<float>(layout_.normed),
+                                 .products = products(shape.rows),
+                                 .rows = shape.rows,
+                                 .limit = config_.swiglu_limit,
+                                 .alpha = config_.swiglu_alpha,
+                                 .add_bias = rank_ == 0,
+                                 .x16 = gemm_scratch(layout_.normed16),
+                                 .inner16 = gemm_scratch(layout_.inner16),
+                                 .inner = at<float>(layout_.inner),
+                                 .planes = plane_inputs(shape.rows),
+                                 .inner_planes = plane_inputs(shape.rows) == nullptr
+                                                     ? nullptr
+                                                     : at<std::byte>(layout_.inner_planes),
+                                 .outer = at<float>(layout_.outer),
+                                 .out = floats(delta)});
 }
 
 void CudaBackend::head(const StepShape&, const ModelWeights& weights, Buffer x,

@@ -31,7 +31,10 @@ __global__ void __launch_bounds__(kBlockThreads, kLeastBlocks) dense_kernel(cons
 
 void launch_dense(cudaStream_t stream, const DenseArgs& args) {
   if (args.products == Products::kGemm) return launch_dense_gemm(stream, args);
-  if (args.products == Products::kStream) return launch_dense_stream(stream, args);
+  if (args.products == Products::kStream)
+    return args.weight.scales != nullptr && args.count <= kPlaneRows
+               ? launch_dense_planes(stream, args)
+               : launch_dense_stream(stream, args);
   with_tile_tokens(args.count, [&](auto tokens) {
     const dim3 grid(divide_up(args.count, tokens),
                     divide_up(args.weight.rows, kBlockWarps * kTileRows));
@@ -39,6 +42,12 @@ void launch_dense(cudaStream_t stream, const DenseArgs& args) {
       launch(stream, grid, dense_kernel<tokens, Int8Weights>, args);
     else launch(stream, grid, dense_kernel<tokens, Bf16Weights>, args);
   });
+}
+
+void launch_normed_head(cudaStream_t stream, std::int32_t first, const NormArgs& norm,
+                        const DenseArgs& args) {
+  if (args.weight.scales != nullptr) launch_normed_head_planes(stream, first, norm, args);
+  else launch_normed_head_stream(stream, first, norm, args);
 }
 
 }  // namespace strata::kernels::cuda

@@ -35,9 +35,8 @@ __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
     stage_normed_inputs(inputs, factors, args.count, normed.norm,
                         [&](int c) { return normed.norm.inputs.logits[normed.first + c].row; });
   } else {
-    stage_inputs<Chunks::kPermuted>(inputs, args.count, weights.k, [&](int c) {
-      return args.x + static_cast<std::size_t>(c) * weights.k;
-    });
+    stage_inputs(inputs, args.count, weights.k,
+                 [&](int c) { return args.x + static_cast<std::size_t>(c) * weights.k; });
     __syncthreads();
   }
   float sums[4] = {};
@@ -66,8 +65,8 @@ void launch_chunks(cudaStream_t stream, const DenseArgs& args, const NormedRows&
     launch_early(stream, {dim3(divide_up(tiles, kBlockWarps / 4)), ring_bytes<3>() + inputs},
                  dense_stream_kernel<Chunks, 4, 3, kNormed>, args, normed);
   else
-    launch_early(stream, {dim3(tiles), ring_bytes<6>() + inputs},
-                 dense_stream_kernel<Chunks, kBlockWarps, 6, kNormed>, args, normed);
+    launch_early(stream, {dim3(tiles), ring_bytes<4>() + inputs},
+                 dense_stream_kernel<Chunks, kBlockWarps, 4, kNormed>, args, normed);
 }
 
 template <bool kNormed>
@@ -82,8 +81,8 @@ void launch_dense_stream(cudaStream_t stream, const DenseArgs& args) {
   launch_weights<false>(stream, args, {});
 }
 
-void launch_normed_head(cudaStream_t stream, std::int32_t first, const NormArgs& norm,
-                        const DenseArgs& args) {
+void launch_normed_head_stream(cudaStream_t stream, std::int32_t first, const NormArgs& norm,
+                               const DenseArgs& args) {
   launch_weights<true>(stream, args, {norm, first});
 }
 

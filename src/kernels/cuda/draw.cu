@@ -51,6 +51,8 @@ __device__ DrawPart best_of_block(DrawPart best) {
 // Block (part, row).
 __global__ void __launch_bounds__(kBlockThreads) draw_kernel(const DrawArgs args) {
   const StepLogits how = args.inputs.logits[args.first + blockIdx.y];
+  dependents_may_start();
+  dependency_wait();
   if (how.row < 0 || how.draw == DrawKind::kHost) return;
   const float* logits = args.logits + static_cast<std::size_t>(blockIdx.y) * args.vocab;
   DrawPart best{0.0, -1};
@@ -66,6 +68,8 @@ __global__ void __launch_bounds__(kBlockThreads) draw_kernel(const DrawArgs args
 
 __global__ void __launch_bounds__(kBlockThreads) draw_end_kernel(const DrawArgs args) {
   const StepLogits how = args.inputs.logits[args.first + blockIdx.x];
+  dependents_may_start();
+  dependency_wait();
   if (how.row < 0 || how.draw == DrawKind::kHost) return;
   DrawPart best{0.0, -1};
   for (int part = threadIdx.x; part < kDrawParts; part += kBlockThreads) {
@@ -79,8 +83,9 @@ __global__ void __launch_bounds__(kBlockThreads) draw_end_kernel(const DrawArgs 
 }  // namespace
 
 void launch_draw(cudaStream_t stream, const DrawArgs& args) {
-  launch(stream, dim3(kDrawParts, args.count), draw_kernel, args);
-  launch(stream, dim3(args.count), draw_end_kernel, args);
+  const auto rows = static_cast<unsigned>(args.count);
+  launch_early(stream, {dim3(kDrawParts, rows)}, draw_kernel, args);
+  launch_early(stream, {dim3(rows)}, draw_end_kernel, args);
 }
 
 }  // namespace strata::kernels::cuda

@@ -77,6 +77,8 @@ __global__ void __launch_bounds__(kBlockThreads, kLeastBlocks)
 }
 
 __global__ void sum_kernel(const ExpertsArgs args) {
+  dependents_may_start();
+  dependency_wait();
   const int hidden = args.slab.hidden;
   const std::size_t row = blockIdx.x;
   const std::size_t first = row * args.routing.top_k;
@@ -108,11 +110,13 @@ void launch_weights(cudaStream_t stream, const ExpertsArgs& args) {
 }  // namespace
 
 void launch_expert_sum(cudaStream_t stream, const ExpertsArgs& args) {
-  launch(stream, dim3(args.rows), sum_kernel, args);
+  launch_early(stream, {dim3(args.rows)}, sum_kernel, args);
 }
 
 void launch_experts(cudaStream_t stream, const ExpertsArgs& args) {
-  if (args.products == Products::kStream) return launch_experts_stream(stream, args);
+  if (args.products == Products::kStream)
+    return args.planes != nullptr ? launch_experts_planes(stream, args)
+                                  : launch_experts_stream(stream, args);
   if (args.products == Products::kGemm) launch_experts_gemm(stream, args);
   else if (args.slab.format == ExpertFormat::kMxfp4) launch_weights<Mxfp4Weights>(stream, args);
   else launch_weights<Bf16Weights>(stream, args);

@@ -1,5 +1,5 @@
-// Experts of few rows on tensor cores. A block takes tiles of one expert's matrix and up to eight
-// rows of the step; a single row's experts are summed where they are made.
+// bfloat16 experts of few rows on tensor cores. A block takes tiles of one expert's matrix and up
+// to eight rows of the step; a single row's experts are summed where they are made.
 #include "kernels/cuda/experts.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
@@ -11,22 +11,12 @@ namespace {
 constexpr int kSplit = 2;
 constexpr int kTiles = kBlockWarps / kSplit;
 
-template <class Chunks>
-__device__ Chunks slab_chunks(const Slab& slab, std::size_t blocks, std::size_t scales, int k);
-template <>
-__device__ Mxfp4Chunks slab_chunks(const Slab& slab, std::size_t blocks, std::size_t scales,
-                                   int k) {
-  return {reinterpret_cast<const std::uint8_t*>(slab.data + blocks),
-          reinterpret_cast<const std::uint8_t*>(slab.data + scales), k};
-}
-template <>
-__device__ Bf16Chunks slab_chunks(const Slab& slab, std::size_t blocks, std::size_t /*scales*/,
-                                  int k) {
-  return {reinterpret_cast<const std::uint16_t*>(slab.data + blocks), k};
+__device__ Bf16Chunks slab_chunks(const Slab& slab, std::size_t weights, int k) {
+  return {reinterpret_cast<const std::uint16_t*>(slab.data + weights), k};
 }
 
 // Tile t of gate_up is eight SwiGLU outputs: pairs of gate and up; of down it is 16 outputs.
-template <class Chunks, bool kDown, int kStages>
+template <bool kDown, int kStages>
 __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
     expert_stream_kernel(const ExpertsArgs args) {
   extern __shared__ uint4 shared[];
@@ -41,10 +31,8 @@ __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
   if (static_cast<std::int32_t>(blockIdx.x) >= *routing.num_tiles) return;
   const SlabLayout& layout = args.slab;
   const Slab slab{args.slabs[group.expert], layout};
-  const auto weights =
-      kDown
-          ? slab_chunks<Chunks>(slab, layout.down_blocks, layout.down_scales, layout.intermediate)
-          : slab_chunks<Chunks>(slab, layout.gate_up_blocks, layout.gate_up_scales, layout.hidden);
+  const Bf16Chunks weights = kDown ? slab_chunks(slab, layout.down_blocks, layout.intermediate)
+                                   : slab_chunks(slab, layout.gate_up_blocks, layout.hidden);
   const int rows = kDown ? layout.hidden : 2 * layout.intermediate;
   const int first_tile = blockIdx.y * kTiles;
   const auto row_of = [&](int tile, int pair, int half) {
@@ -52,11 +40,11 @@ __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
     return kDown ? first + half * kStreamPairs + pair : first + 2 * pair + half;
   };
   const int first = row_of(warp_id() / kSplit, 0, 0);
-  WarpStream<Chunks, kSplit, kStages> stream(
+  WarpStream<Bf16Chunks, kSplit, kStages> stream(
       weights, rings,
       kDown ? StreamTile{first, 1, kStreamPairs, rows} : StreamTile{first, 2, 1, rows});
   stream.start_reading();
-  stage_inputs<Chunks::kPermuted>(inputs, group.count, weights.k, [&](int c) {
+  stage_inputs(inputs, group.count, weights.k, [&](int c) {
     const int pair = routing.order[group.begin + c];
     return kDown ? args.inner + static_cast<std::size_t>(pair) * layout.intermediate
                  : args.x + static_cast<std::size_t>(pair / routing.top_k) * layout.hidden;
@@ -91,7 +79,6 @@ constexpr int kRowSplit = 4;
 constexpr int kRowStages = 2;
 constexpr int kRanksAtOnce = kRowWarps / kRowSplit;
 
-template <class Chunks>
 __global__ void __launch_bounds__(kRowThreads, 2) down_row_kernel(const ExpertsArgs args) {
   extern __shared__ uint4 shared[];
   __shared__ StreamSums<kRowWarps> all;
@@ -112,14 +99,13 @@ __global__ void __launch_bounds__(kRowThreads, 2) down_row_kernel(const ExpertsA
     const Slab slab{expert >= 0 ? args.slabs[expert] : nullptr, layout};
     // A step of padding has no experts.
     const int k = expert >= 0 ? layout.intermediate : 0;
-    WarpStream<Chunks, kRowSplit, kRowStages> stream(
-        slab_chunks<Chunks>(slab, layout.down_blocks, layout.down_scales, k), rings,
-        {first, 1, kStreamPairs, layout.hidden});
+    WarpStream<Bf16Chunks, kRowSplit, kRowStages> stream(
+        slab_chunks(slab, layout.down_blocks, k), rings, {first, 1, kStreamPairs, layout.hidden});
     stream.start_reading();
     if (!waited) dependency_wait();
     waited = true;
     const int ranks = min(kRanksAtOnce, routing.top_k - base);
-    stage_inputs<Chunks::kPermuted, 1>(inputs, ranks, layout.intermediate, [&](int c) {
+    stage_inputs<1>(inputs, ranks, layout.intermediate, [&](int c) {
       return args.inner + static_cast<std::size_t>(base + c) * layout.intermediate;
     });
     __syncthreads();
@@ -147,7 +133,7 @@ __global__ void __launch_bounds__(kRowThreads, 2) down_row_kernel(const ExpertsA
 
 // A single row's tiles all find room at once, so their warps may be few and read far ahead; with
 // more rows there are more tiles than room, and more warps hide each other's waits.
-template <class Chunks, int kStages>
+template <int kStages>
 void launch_tiles(cudaStream_t stream, const ExpertsArgs& args, bool down) {
   const SlabLayout& slab = args.slab;
   const int rows = down ? slab.hidden : 2 * slab.intermediate;
@@ -155,31 +141,25 @@ void launch_tiles(cudaStream_t stream, const ExpertsArgs& args, bool down) {
   const Grid grid{
       dim3(most_tiles(args), divide_up(rows, kStreamRows * kTiles)),
       ring_bytes<kStages>() + input_bytes(columns, down ? slab.intermediate : slab.hidden)};
-  if (down) launch_early(stream, grid, expert_stream_kernel<Chunks, true, kStages>, args);
-  else launch_early(stream, grid, expert_stream_kernel<Chunks, false, kStages>, args);
-}
-
-template <class Chunks>
-void launch_chunks(cudaStream_t stream, const ExpertsArgs& args) {
-  if (args.rows > 1) {
-    launch_tiles<Chunks, 2>(stream, args, false);
-    launch_tiles<Chunks, 2>(stream, args, true);
-    return launch_expert_sum(stream, args);
-  }
-  launch_tiles<Chunks, 3>(stream, args, false);
-  const int ranks = args.routing.top_k < kRanksAtOnce ? args.routing.top_k : kRanksAtOnce;
-  launch_early(stream,
-               {dim3(divide_up(args.slab.hidden, kStreamRows)),
-                ring_bytes<kRowStages, kRowWarps>() + input_bytes(ranks, args.slab.intermediate),
-                kRowThreads},
-               down_row_kernel<Chunks>, args);
+  if (down) launch_early(stream, grid, expert_stream_kernel<true, kStages>, args);
+  else launch_early(stream, grid, expert_stream_kernel<false, kStages>, args);
 }
 
 }  // namespace
 
 void launch_experts_stream(cudaStream_t stream, const ExpertsArgs& args) {
-  if (args.slab.format == ExpertFormat::kMxfp4) launch_chunks<Mxfp4Chunks>(stream, args);
-  else launch_chunks<Bf16Chunks>(stream, args);
+  if (args.rows > 1) {
+    launch_tiles<2>(stream, args, false);
+    launch_tiles<2>(stream, args, true);
+    return launch_expert_sum(stream, args);
+  }
+  launch_tiles<3>(stream, args, false);
+  const int ranks = args.routing.top_k < kRanksAtOnce ? args.routing.top_k : kRanksAtOnce;
+  launch_early(stream,
+               {dim3(divide_up(args.slab.hidden, kStreamRows)),
+                ring_bytes<kRowStages, kRowWarps>() + input_bytes(ranks, args.slab.intermediate),
+                kRowThreads},
+               down_row_kernel, args);
 }
 
 }  // namespace strata::kernels::cuda

@@ -70,7 +70,7 @@ struct Partials {
 // How a step's products are computed.
 enum class Products : std::uint8_t {
   kFloat,   // float32: any card
-  kStream,  // tensor cores, at most kStreamColumns rows
+  kStream,  // at most kTileTokens rows: tensor cores, or where weights are integers those
   kGemm,    // tensor cores, many rows; takes scratch x16
 };
 
@@ -91,6 +91,12 @@ void launch_dense(cudaStream_t stream, const DenseArgs& args);
 void launch_normed_head(cudaStream_t stream, std::int32_t first, const NormArgs& norm,
                         const DenseArgs& args);
 void launch_dense_stream(cudaStream_t stream, const DenseArgs& args);
+void launch_dense_planes(cudaStream_t stream,
+                         const DenseArgs& args);  // int8 weights, up to kPlaneRows
+void launch_normed_head_stream(cudaStream_t stream, std::int32_t first, const NormArgs& norm,
+                               const DenseArgs& args);
+void launch_normed_head_planes(cudaStream_t stream, std::int32_t first, const NormArgs& norm,
+                               const DenseArgs& args);
 void launch_dense_gemm(cudaStream_t stream, const DenseArgs& args);
 // to = from in bfloat16; `count` is a multiple of 8.
 void launch_round(cudaStream_t stream, const float* from, std::uint16_t* to, std::int64_t count);
@@ -112,7 +118,8 @@ struct QkvArgs {
   float* q;  // [rows, q_dim]
 };
 void launch_qkv(cudaStream_t stream, const QkvArgs& args);
-void launch_qkv_stream(cudaStream_t stream, const QkvArgs& args);
+void launch_qkv_stream(cudaStream_t stream, const QkvArgs& args);  // bfloat16 weights
+void launch_qkv_planes(cudaStream_t stream, const QkvArgs& args);  // int8 weights
 void launch_qkv_gemm(cudaStream_t stream, const QkvArgs& args);
 
 struct AttendArgs {
@@ -169,8 +176,10 @@ struct RouteArgs {
   Matrix weight;
   const float* bias;
   Routing routing;
-  float* logits;          // scratch [kTileTokens, num_experts]
-  std::int32_t* arrived;  // [kTileTokens], zeros between launches
+  std::byte* planes;  // [rows, plane_bytes(hidden)]: if there, takes the norm instead of its out
+  const std::byte* const* slabs;  // this layer's: the experts will ask for them
+  float* logits;                  // scratch [kTileTokens, num_experts]
+  std::int32_t* arrived;          // [kTileTokens], zeros between launches
 };
 void launch_route(cudaStream_t stream, std::int32_t rows, const RouteArgs& args);
 
@@ -183,16 +192,19 @@ struct ExpertsArgs {
   std::int32_t rows;
   float limit;
   float alpha;
-  bool add_bias;           // the down bias is rank 0's
-  std::uint16_t* x16;      // scratch [rows, hidden], of kGemm
-  std::uint16_t* inner16;  // scratch [pairs, intermediate], of kGemm
-  float* inner;            // scratch [pairs, intermediate], of the others
-  float* outer;            // scratch [pairs, hidden]
-  float* out;              // [rows, hidden]
+  bool add_bias;            // the down bias is rank 0's
+  std::uint16_t* x16;       // scratch [rows, hidden], of kGemm
+  std::uint16_t* inner16;   // scratch [pairs, intermediate], of kGemm
+  float* inner;             // scratch [pairs, intermediate], of the others
+  const std::byte* planes;  // [rows, plane_bytes(hidden)]: x as route made it; null: use x
+  std::byte* inner_planes;  // scratch [pairs, plane_bytes(intermediate)], zeros behind each row's
+  float* outer;             // scratch [pairs, hidden]
+  float* out;               // [rows, hidden]
 };
 void launch_experts(cudaStream_t stream, const ExpertsArgs& args);
-void launch_expert_sum(cudaStream_t stream, const ExpertsArgs& args);  // outer to out
-void launch_experts_stream(cudaStream_t stream, const ExpertsArgs& args);
+void launch_expert_sum(cudaStream_t stream, const ExpertsArgs& args);      // outer to out
+void launch_experts_stream(cudaStream_t stream, const ExpertsArgs& args);  // bfloat16 weights
+void launch_experts_planes(cudaStream_t stream, const ExpertsArgs& args);  // MXFP4 weights
 void launch_experts_gemm(cudaStream_t stream, const ExpertsArgs& args);
 
 }  // namespace strata::kernels::cuda

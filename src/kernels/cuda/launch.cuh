@@ -82,11 +82,22 @@ void launch_early(cudaStream_t stream, const Grid& grid, void (*kernel)(Paramete
   config.blockDim = dim3(grid.threads);
   config.dynamicSmemBytes = grid.shared;
   config.stream = stream;
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute;
-  config.numAttrs = begins_early(kernel) ? 1 : 0;
+  cudaLaunchAttribute attributes[2] = {};
+  if (begins_early(kernel)) {
+    cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+#if CUDART_VERSION >= 13000
+    // A multiprocessor must be empty to change how its memory is split between shared memory and
+    // the first-level cache: neighbours that want the same split can overlap. This one holds two
+    // blocks of most, and leaves a cache.
+    constexpr std::size_t kMost = std::size_t{80} << 10;
+    cudaLaunchAttribute& split = attributes[config.numAttrs++];
+    split.id = cudaLaunchAttributePreferredSharedMemoryCarveout;
+    split.val.sharedMemCarveout = grid.shared <= kMost ? 71 : 100;  // percent
+#endif
+  }
+  config.attrs = attributes;
   check(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...), "a launch");
 }
 

@@ -76,28 +76,9 @@ __device__ inline std::uint32_t int8_pair(std::uint32_t word, std::uint32_t plac
 #endif
 }
 
-// Eight E2M1 numbers in the fields of bfloat16, as the pairs (0, 4), (1, 5), (2, 6), (3, 7): times
-// 2^-126. Cards from 8.0 on.
-__device__ inline uint4 tiny_e2m1_pairs(std::uint32_t nibbles) {
-  return {((nibbles << 6) & 0x01c001c0U) | ((nibbles << 12) & 0x80008000U),
-          ((nibbles << 2) & 0x01c001c0U) | ((nibbles << 8) & 0x80008000U),
-          ((nibbles >> 2) & 0x01c001c0U) | ((nibbles << 4) & 0x80008000U),
-          ((nibbles >> 6) & 0x01c001c0U) | (nibbles & 0x80008000U)};
-}
 __device__ inline uint4 scaled_bf16(const uint4& pairs, std::uint32_t scales) {
   return {scaled_bf16(pairs.x, scales), scaled_bf16(pairs.y, scales), scaled_bf16(pairs.z, scales),
           scaled_bf16(pairs.w, scales)};
-}
-
-// An E8M0 scale times 2^126, as a pair of bfloat16. Scales from 4 on are wide: a factor of their
-// own puts in what does not fit.
-__device__ inline bool is_wide_scale(std::uint32_t scale) { return scale > 128; }
-__device__ inline std::uint32_t tiny_e2m1_factor(std::uint32_t scale) {
-  return is_wide_scale(scale) ? 0x7f007f00U : (scale + 126) * 0x00800080U;
-}
-__device__ inline std::uint32_t wide_scale_factor(std::uint32_t scale) {
-  if (!is_wide_scale(scale)) return 0x3f803f80U;
-  return scale == 255 ? 0x7fc07fc0U : (scale - 1) * 0x00800080U;
 }
 
 // Keys and values of the KV pool: float32, or the bits of bfloat16.

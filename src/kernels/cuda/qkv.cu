@@ -39,7 +39,10 @@ __global__ void __launch_bounds__(kBlockThreads, kLeastBlocks) qkv_kernel(const 
 
 void launch_qkv(cudaStream_t stream, const QkvArgs& args) {
   if (args.products == Products::kGemm) return launch_qkv_gemm(stream, args);
-  if (args.products == Products::kStream) return launch_qkv_stream(stream, args);
+  if (args.products == Products::kStream)
+    return args.weight[0].scales != nullptr && args.rows <= kPlaneRows
+               ? launch_qkv_planes(stream, args)
+               : launch_qkv_stream(stream, args);
   const int tiles = (args.q_heads + 2 * args.kv.heads) * (args.kv.head_dim / kTileRows);
   with_tile_tokens(args.rows, [&](auto tokens) {
     const dim3 grid(divide_up(args.rows, tokens), divide_up(tiles, kBlockWarps));

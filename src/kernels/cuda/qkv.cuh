@@ -36,32 +36,53 @@ struct Rotation {
   __device__ float second(float value, float other) const { return value * cosine + other * sine; }
 };
 
+// A row's keys or values of one head.
 template <class Kv>
-__device__ void store_kv(const QkvArgs& args, const StepRow& row, const HeadTile& tile, int dim,
-                         float value) {
+__device__ Kv* kv_values(const QkvArgs& args, const StepRow& row, const HeadTile& tile) {
   std::byte* block = kv_block(args.kv, args.inputs, row, row.position, tile.head);
   if (tile.source == 2) block += args.kv.block_bytes;
-  const int token = row.position % args.kv.page_tokens;
-  store_rounded(reinterpret_cast<Kv*>(block) + token * args.kv.head_dim + dim, value);
+  return reinterpret_cast<Kv*>(block) + row.position % args.kv.page_tokens * args.kv.head_dim;
 }
 
+// Where a pair's values of one row go, found before they are there: position, rotation and page
+// take a chain of reads.
+template <class Kv>
+class PairPlace {
+ public:
+  __device__ PairPlace(const QkvArgs& args, const HeadTile& tile, int at, int i)
+      : there_(args.inputs.rows[at].seq >= 0), turns_(tile.source != 2), rotation_(0.0F, 1.0F) {
+    if (!there_) return;
+    const StepRow row = args.inputs.rows[at];
+    if (turns_)
+      rotation_ = Rotation(static_cast<float>(row.position) * args.inv_freq[i], args.concentration);
+    if (tile.source == 0)
+      q_ =
+          args.q + (static_cast<std::size_t>(at) * args.q_heads + tile.head) * args.kv.head_dim + i;
+    else kv_ = kv_values<Kv>(args, row, tile) + i;
+  }
+  // The first one of the pair or the second, `half` behind it; both hold their biases.
+  __device__ void store(bool is_second, int half, float value, float other) const {
+    if (!there_) return;
+    if (turns_) value = is_second ? rotation_.second(value, other) : rotation_.first(value, other);
+    const int behind = is_second ? half : 0;
+    if (q_ != nullptr) q_[behind] = value;
+    else store_rounded(kv_ + behind, value);
+  }
+
+ private:
+  bool there_;
+  bool turns_;
+  Rotation rotation_;
+  float* q_ = nullptr;
+  Kv* kv_ = nullptr;
+};
+
 // Puts one projected value in its place: dimension i or, if it is the second of its pair, i + half.
-// `other` is the pair's other one. Both hold their biases.
+// `other` is the pair's other one.
 template <class Kv>
 __device__ void store_value(const QkvArgs& args, const HeadTile& tile, int at, int i,
                             bool is_second, float value, float other) {
-  const StepRow row = args.inputs.rows[at];
-  if (row.seq < 0) return;
-  const int dim = i + (is_second ? args.kv.head_dim / 2 : 0);
-  if (tile.source != 2) {
-    const float angle = static_cast<float>(row.position) * args.inv_freq[i];
-    const Rotation rotation(angle, args.concentration);
-    value = is_second ? rotation.second(value, other) : rotation.first(value, other);
-  }
-  if (tile.source == 0)
-    args.q[(static_cast<std::size_t>(at) * args.q_heads + tile.head) * args.kv.head_dim + dim] =
-        value;
-  else store_kv<Kv>(args, row, tile, dim, value);
+  PairPlace<Kv>(args, tile, at, i).store(is_second, args.kv.head_dim / 2, value, other);
 }
 
 }  // namespace strata::kernels::cuda

@@ -65,12 +65,15 @@ struct QkvJob {
       q[row.dim] = a;
       q[row.dim + half] = b;
     } else if (args.kv.bf16) {
-      store_kv<std::uint16_t>(args, token.row, row.tile, row.dim, a);
-      store_kv<std::uint16_t>(args, token.row, row.tile, row.dim + half, b);
+      put(kv_values<std::uint16_t>(args, token.row, row.tile) + row.dim, a, b);
     } else {
-      store_kv<float>(args, token.row, row.tile, row.dim, a);
-      store_kv<float>(args, token.row, row.tile, row.dim + half, b);
+      put(kv_values<float>(args, token.row, row.tile) + row.dim, a, b);
     }
+  }
+  template <class Kv>
+  __device__ void put(Kv* to, float a, float b) const {
+    store_rounded(to, a);
+    store_rounded(to + half, b);
   }
 };
 

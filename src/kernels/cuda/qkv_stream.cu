@@ -28,13 +28,18 @@ __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
                                                   {first, 1, half, args.weight[tile.source].rows});
   dependents_may_start();
   stream.start_reading();
+  // Of the thread's result: see each_stream_result.
+  HeadTile of_thread = tile;
+  of_thread.pair += static_cast<int>(threadIdx.x) / kStreamColumns % kStreamPairs;
+  const PairPlace<Kv> place(args, of_thread,
+                            min(static_cast<int>(threadIdx.x) % kStreamColumns, args.rows - 1),
+                            of_thread.pair);
   dependency_wait();
   if constexpr (kNormed) {
     stage_normed_inputs(inputs, factors, args.rows, args.norm, [](int c) { return c; });
   } else {
-    stage_inputs<Chunks::kPermuted>(inputs, args.rows, weights.k, [&](int c) {
-      return args.x + static_cast<std::size_t>(c) * weights.k;
-    });
+    stage_inputs(inputs, args.rows, weights.k,
+                 [&](int c) { return args.x + static_cast<std::size_t>(c) * weights.k; });
     __syncthreads();
   }
   float sums[4] = {};
@@ -47,8 +52,8 @@ __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
     const int i = tile.pair + p;
     a += bias[i];
     b += bias[i + half];
-    store_value<Kv>(args, tile, c, i, false, a, b);
-    store_value<Kv>(args, tile, c, i, true, b, a);
+    place.store(false, half, a, b);
+    place.store(true, half, b, a);
   });
 }
 

@@ -2,6 +2,7 @@
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/norm.cuh"
+#include "kernels/cuda/planes.cuh"
 #include "kernels/cuda/products.cuh"
 
 namespace strata::kernels::cuda {
@@ -86,6 +87,9 @@ __global__ void __launch_bounds__(kBlockThreads, 2) route_row_kernel(const Route
   const int expert = blockIdx.x * kBlockWarps + warp_id();
   const bool has_expert = expert < routing.num_experts;
   dependents_may_start();
+  constexpr int kLineSlabs = 16;
+  if (static_cast<int>(threadIdx.x) * kLineSlabs < routing.num_experts)
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(args.slabs + threadIdx.x * kLineSlabs));
   uint4 ahead[kRouterAhead];
 #pragma unroll
   for (int u = 0; u < kRouterAhead; ++u) {
@@ -134,11 +138,16 @@ __global__ void __launch_bounds__(kBlockThreads, 2) route_row_kernel(const Route
   __syncthreads();
   if (warp_id() == 0) return choose(routing, row, logits, gridDim.y == 1);
   const std::size_t first = static_cast<std::size_t>(row) * args.norm.hidden;
+  if (args.planes != nullptr)
+    write_planes(args.planes + static_cast<std::size_t>(row) * plane_bytes(args.norm.hidden),
+                 args.norm.hidden, 1, kBlockWarps - 1,
+                 [&](int at, float(&values)[8]) { load8(normed + at, values); });
   for (int i = (static_cast<int>(threadIdx.x) - kWarp) * 8; i < args.norm.hidden;
        i += (kBlockThreads - kWarp) * 8) {
     float values[8];
     load_with_deltas(args.norm, first + i, values);
     store8(args.norm.x + first + i, values);
+    if (args.planes != nullptr) continue;
     load8(normed + i, values);
     store8(args.norm.out + first + i, values);
   }

@@ -7,9 +7,8 @@
 // of its own, 128 bytes of every row at a time, several stages ahead: whole lines of memory, no
 // registers, no barrier of the block. Which K values an instruction's slots hold is free as long as
 // weights and inputs agree, so operands are 16 bytes of a row as they are. The rows of the step are
-// the instruction's columns; they lie in shared memory as bfloat16 in the order the weights are
-// decoded in. Sums of the warps are added in their order, so a result depends on neither batch nor
-// chunking.
+// the instruction's columns; they lie in shared memory as bfloat16. Sums of the warps are added in
+// their order, so a result depends on neither batch nor chunking.
 //
 // Weights that do not depend on the launch before are read before it has ended (start_reading).
 #pragma once
@@ -56,12 +55,9 @@ __device__ void wait_for_copies() {
 }
 
 // Rows of a matrix as pieces of 16 bytes: kValues consecutive weights, decoded eight at a time into
-// bfloat16 pairs. kPermuted: pairs are (0, 4), (1, 5), (2, 6), (3, 7) of the eight instead of
-// neighbours. A piece has one scale; four pieces share kScales of them. Wide scales take a step of
-// their own.
+// bfloat16 pairs. A piece has one scale; four pieces share kScales of them.
 struct Bf16Chunks {
   static constexpr int kValues = 8;
-  static constexpr bool kPermuted = false;
   static constexpr int kScales = 0;
   using Scale = std::uint8_t;
   const std::uint16_t* data;
@@ -69,21 +65,13 @@ struct Bf16Chunks {
 
   __device__ const std::byte* bytes() const { return reinterpret_cast<const std::byte*>(data); }
   __device__ const Scale* scales_of(int /*row*/) const { return nullptr; }
-  __device__ static bool is_wide(std::uint32_t /*scale*/) { return false; }
-  template <bool kWide>
-  __device__ static std::uint32_t factor(std::uint32_t /*scale*/) {
-    return 0;
-  }
-  template <bool kWide>
-  __device__ static uint4 decode(const uint4& piece, int /*eight*/, std::uint32_t /*factor*/,
-                                 std::uint32_t /*scale*/) {
+  __device__ static uint4 decode(const uint4& piece, int /*eight*/, std::uint32_t /*scale*/) {
     return piece;
   }
 };
 
 struct Int8Chunks {
   static constexpr int kValues = 16;
-  static constexpr bool kPermuted = false;
   static constexpr int kScales = 2;
   using Scale = std::uint16_t;
   const std::int8_t* data;
@@ -94,46 +82,12 @@ struct Int8Chunks {
   __device__ const Scale* scales_of(int row) const {
     return scales + static_cast<std::size_t>(row) * (k / 32);
   }
-  __device__ static bool is_wide(std::uint32_t /*scale*/) { return false; }
-  template <bool kWide>
-  __device__ static std::uint32_t factor(std::uint32_t scale) {
-    return scale * 0x10001U;
-  }
-  template <bool kWide>
-  __device__ static uint4 decode(const uint4& piece, int eight, std::uint32_t factor,
-                                 std::uint32_t /*scale*/) {
+  __device__ static uint4 decode(const uint4& piece, int eight, std::uint32_t scale) {
     const std::uint32_t low = eight == 0 ? piece.x : piece.z;
     const std::uint32_t high = eight == 0 ? piece.y : piece.w;
     return scaled_bf16({int8_pair(low, 0x4140), int8_pair(low, 0x4342), int8_pair(high, 0x4140),
                         int8_pair(high, 0x4342)},
-                       factor);
-  }
-};
-
-struct Mxfp4Chunks {
-  static constexpr int kValues = 32;
-  static constexpr bool kPermuted = true;
-  static constexpr int kScales = 4;
-  using Scale = std::uint8_t;
-  const std::uint8_t* blocks;
-  const std::uint8_t* scales;
-  int k;
-
-  __device__ const std::byte* bytes() const { return reinterpret_cast<const std::byte*>(blocks); }
-  __device__ const Scale* scales_of(int row) const {
-    return scales + static_cast<std::size_t>(row) * (k / 32);
-  }
-  __device__ static bool is_wide(std::uint32_t scale) { return is_wide_scale(scale); }
-  template <bool kWide>
-  __device__ static std::uint32_t factor(std::uint32_t scale) {
-    return kWide ? tiny_e2m1_factor(scale) : scale * 0x00800080U + 126 * 0x00800080U;
-  }
-  template <bool kWide>
-  __device__ static uint4 decode(const uint4& piece, int eight, std::uint32_t factor,
-                                 std::uint32_t scale) {
-    const std::uint32_t words[4] = {piece.x, piece.y, piece.z, piece.w};
-    const uint4 pairs = scaled_bf16(tiny_e2m1_pairs(words[eight]), factor);
-    return kWide ? scaled_bf16(pairs, wide_scale_factor(scale)) : pairs;
+                       scale * 0x10001U);
   }
 };
 
@@ -148,21 +102,16 @@ __device__ inline Int8Chunks chunks_of(const Matrix& matrix) {
   return {static_cast<const std::int8_t*>(matrix.data), matrix.scales, matrix.cols};
 }
 
-// Eight inputs as bfloat16 pairs in the order of the weights.
-template <bool kPermuted>
-__device__ uint4 input_pairs(const float (&v)[8]) {
-  if constexpr (kPermuted)
-    return {bf16_pair(v[0], v[4]), bf16_pair(v[1], v[5]), bf16_pair(v[2], v[6]),
-            bf16_pair(v[3], v[7])};
-  else
-    return {bf16_pair(v[0], v[1]), bf16_pair(v[2], v[3]), bf16_pair(v[4], v[5]),
-            bf16_pair(v[6], v[7])};
+// Eight inputs as bfloat16 pairs.
+__device__ inline uint4 input_pairs(const float (&v)[8]) {
+  return {bf16_pair(v[0], v[1]), bf16_pair(v[2], v[3]), bf16_pair(v[4], v[5]),
+          bf16_pair(v[6], v[7])};
 }
 
 // Inputs of a block in shared memory: a row's K values in bfloat16, then zeros up to the end of the
 // last stage. Rows are 16 bytes apart from a multiple of 128, so that lanes of different rows meet
 // in different banks.
-inline constexpr int kStageValues = kStageRowBytes / 16 * Mxfp4Chunks::kValues;  // at most
+inline constexpr int kStageValues = kStageRowBytes / 16 * Int8Chunks::kValues;  // at most
 __host__ __device__ constexpr int padded_values(int k) {
   return (k + kStageValues - 1) / kStageValues * kStageValues;
 }
@@ -242,10 +191,7 @@ class WarpStream {
         const uint4 a0 = *reinterpret_cast<const uint4*>(at);
         const uint4 a1 = *reinterpret_cast<const uint4*>(at + kStreamPairs * kStageRowBytes);
         const std::byte* b = input + half * 4 * Chunks::kValues * 2;
-        const std::uint32_t(&scales)[2] = scales_[half];
-        if (__any_sync(0xffffffffU, Chunks::is_wide(scales[0]) || Chunks::is_wide(scales[1])))
-          multiply_pieces<true>(a0, a1, scales, b, sums, more);
-        else multiply_pieces<false>(a0, a1, scales, b, sums, more);
+        multiply_pieces(a0, a1, scales_[half], b, sums, more);
       }
       __syncwarp();
       copy(ring_ + slot * kStageBytes);
@@ -266,17 +212,14 @@ class WarpStream {
   static_assert(kCopiedRows % 2 == 0, "a lane's rows lie at the same places");
 
   // A piece of both rows of a pair with the same K values of the lane's column.
-  template <bool kWide>
   __device__ static void multiply_pieces(const uint4& a0, const uint4& a1,
                                          const std::uint32_t (&scales)[2], const std::byte* input,
                                          float (&sums)[4], float (&more)[4]) {
-    const std::uint32_t factors[2] = {Chunks::template factor<kWide>(scales[0]),
-                                      Chunks::template factor<kWide>(scales[1])};
 #pragma unroll
     for (int eight = 0; eight < Chunks::kValues / 8; ++eight) {
       const uint4 b = *reinterpret_cast<const uint4*>(input + eight * 16);
-      const uint4 first = Chunks::template decode<kWide>(a0, eight, factors[0], scales[0]);
-      const uint4 second = Chunks::template decode<kWide>(a1, eight, factors[1], scales[1]);
+      const uint4 first = Chunks::decode(a0, eight, scales[0]);
+      const uint4 second = Chunks::decode(a1, eight, scales[1]);
       mma_bf16(sums, first.x, second.x, first.y, second.y, b.x, b.y);
       mma_bf16(more, first.z, second.z, first.w, second.w, b.z, b.w);
     }
@@ -381,7 +324,7 @@ __device__ inline void pad_inputs(std::byte* inputs, int columns, int k) {
 
 // Fills the inputs of a block: column c is the K values at row(c), as bfloat16. A thread has two
 // reads of kColumns columns each in flight.
-template <bool kPermuted, int kColumns = 2, class Row>
+template <int kColumns = 2, class Row>
 __device__ void stage_inputs(std::byte* inputs, int columns, int k, Row&& row) {
   const int begin = static_cast<int>(threadIdx.x) * 8;
   const int stride = static_cast<int>(blockDim.x) * 8;
@@ -400,9 +343,8 @@ __device__ void stage_inputs(std::byte* inputs, int columns, int k, Row&& row) {
       for (int d = 0; d < kColumns; ++d) {
         if (c + d >= columns) break;
         std::byte* to = inputs + (c + d) * input_pitch(k) + i * 2;
-        *reinterpret_cast<uint4*>(to) = input_pairs<kPermuted>(values[d][0]);
-        if (i + stride < k)
-          *reinterpret_cast<uint4*>(to + stride * 2) = input_pairs<kPermuted>(values[d][1]);
+        *reinterpret_cast<uint4*>(to) = input_pairs(values[d][0]);
+        if (i + stride < k) *reinterpret_cast<uint4*>(to + stride * 2) = input_pairs(values[d][1]);
       }
     }
   }
@@ -440,7 +382,7 @@ __device__ void stage_normed_inputs(std::byte* inputs, float* factors, int colum
           squares = fmaf(values[u][j], values[u][j], squares);
           values[u][j] *= weight[u][j];
         }
-        *reinterpret_cast<uint4*>(to + (base + u * kStride) * 2) = input_pairs<false>(values[u]);
+        *reinterpret_cast<uint4*>(to + (base + u * kStride) * 2) = input_pairs(values[u]);
       }
     }
     if (c == 0) pad_inputs(inputs, columns, norm.hidden);
