@@ -29,8 +29,11 @@ constexpr std::int32_t kWarmUpTokens = 4;
 Options sized_for_bench(Options options) {
   const std::int32_t context =
       options.context_tokens + options.prompt_tokens + options.output_tokens + kWarmUpTokens;
-  options.max_num_seqs = std::max(options.max_num_seqs, options.batch);
-  options.max_num_batched_tokens = std::max(options.max_num_batched_tokens, options.batch);
+  constexpr std::int32_t kSequences = 8;
+  options.max_num_seqs =
+      std::max(options.max_num_seqs > 0 ? options.max_num_seqs : kSequences, options.batch);
+  if (options.max_num_batched_tokens > 0)
+    options.max_num_batched_tokens = std::max(options.max_num_batched_tokens, options.batch);
   if (options.max_model_len == 0) options.max_model_len = context;
   if (options.max_model_len < context)
     usage_error(fmt::format("--max-model-len {} is too short: context, prompt and output take {}",
@@ -87,8 +90,8 @@ void measure(const Options& options, TransformerModel& model, StepDriver& driver
 }  // namespace
 
 int run_bench(const Options& given) {
-  const Options options = sized_for_bench(given);
-  const ModelSetup setup(options);
+  const ModelSetup setup(sized_for_bench(given));
+  const Options& options = setup.options();
   BenchReport report;
   report.load_average = load_average();
   const OtherLoad others;

@@ -194,7 +194,7 @@ class Chat {
 
 int run_chat(const Options& options, SignalWatcher& signals) {
   const ModelSetup setup(options);
-  const std::shared_ptr<Engine> engine = make_engine(setup, options);
+  const std::shared_ptr<Engine> engine = make_engine(setup);
   const auto current = std::make_shared<Current>();
   signals.on_signal([current, watched = std::weak_ptr<Engine>(engine)](int signal, int) {
     const SeqId sequence = current->sequence;

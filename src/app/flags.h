@@ -21,7 +21,7 @@ enum class FlagKind {
 
 enum class FlagEffect {
   kHonoured,
-  kCard,     // honoured with --backend cuda; elsewhere one line says that it has no effect
+  kCard,     // honoured on a card; with --backend cpu or ref one line says that it has no effect
   kInert,    // accepted; one line says why it has no effect
   kRefused,  // fails, unless it asks for what is so anyway (`quiet`)
 };

@@ -156,7 +156,8 @@ const FlagSpec kModelFlags[] = {
 };
 
 const FlagSpec kComputeFlags[] = {
-    {"--backend", kValue, kDoes, kEvery, "Compute and memory", "auto|cpu|cuda|ref", "",
+    {"--backend", kValue, kDoes, kEvery, "Compute and memory",
+     "auto|cpu|cuda|ref; auto: the card, where there is one that the model fits", "",
      [](Options& o, const FlagUse& u) {
        o.backend = parse_choice<BackendChoice>(u.spec.name, u.value(),
                                                {{"auto", BackendChoice::kAuto},
@@ -171,10 +172,14 @@ const FlagSpec kComputeFlags[] = {
      "compute threads; default: one per processor this process may use, pinned to it", "",
      [](Options& o, const FlagUse& u) { o.threads = to_int32(u, 1, 1024); }},
     {"--dense-dtype", kValue, kDoes, kEvery, "Compute and memory",
-     "auto|bf16|int8: attention and unembedding weights; auto: bf16", "",
+     "auto|bf16|int8: attention and unembedding weights; auto: bf16, or int8 on a card where that "
+     "leaves little room for context",
+     "",
      [](Options& o, const FlagUse& u) {
-       o.int8_dense = parse_choice<bool>(u.spec.name, u.value(),
-                                         {{"auto", false}, {"bf16", false}, {"int8", true}});
+       o.dense = parse_choice<DenseChoice>(u.spec.name, u.value(),
+                                           {{"auto", DenseChoice::kAuto},
+                                            {"bf16", DenseChoice::kBf16},
+                                            {"int8", DenseChoice::kInt8}});
      }},
     {"--cpu-act", kValue, kDoes, kEvery, "Compute and memory",
      "auto|int16|int8: activations of products with 4- and 8-bit weights; auto: int16", "",
@@ -196,29 +201,35 @@ const FlagSpec kComputeFlags[] = {
        if (o.memory_limit_bytes < (1 << 20)) usage_error("--cpu-memory-limit is below 1MiB");
      }},
     {"--gpu-memory-utilization", kValue, kCard, kEvery, "Compute and memory",
-     "with --backend cuda: share of the card's memory to use (default 0.92)", "",
+     "share of the card's memory to use (default 0.92, or all but 768 MiB if that is more)", "",
      [](Options& o, const FlagUse& u) {
        o.gpu_memory_utilization = parse_real(u.spec.name, u.value(), 0.0, 1.0);
        if (o.gpu_memory_utilization == 0.0) usage_error("--gpu-memory-utilization must be above 0");
      }},
     {"--gpu-memory-limit", kValue, kCard, kEvery, "Compute and memory",
-     "with --backend cuda: most card memory to use, e.g. 7GiB", "",
+     "most card memory to use, e.g. 7GiB", "",
      [](Options& o, const FlagUse& u) {
        o.gpu_memory_limit_bytes = parse_bytes(u.spec.name, u.value(), 1);
        if (o.gpu_memory_limit_bytes < (1 << 20)) usage_error("--gpu-memory-limit is below 1MiB");
      }},
     {"--cuda-path", kValue, kCard, kEvery, "Compute and memory",
-     "auto|generic75|generic80: with --backend cuda: float32 products, or bf16 tensor cores for "
-     "steps of 16 rows and more (default on cards that have them)",
+     "auto|generic75|generic80|generic89|sm90: the kernels of cards of that compute capability "
+     "(default: the newest the card can run)",
      "",
      [](Options& o, const FlagUse& u) {
        o.cuda_path = parse_choice<CudaPath>(u.spec.name, u.value(),
                                             {{"auto", CudaPath::kAuto},
                                              {"generic75", CudaPath::kGeneric75},
-                                             {"generic80", CudaPath::kGeneric80}});
+                                             {"generic80", CudaPath::kGeneric80},
+                                             {"generic89", CudaPath::kGeneric89},
+                                             {"sm90", CudaPath::kSm90}});
      }},
+    {"--deterministic", kSwitch, kCard, kEvery, "Compute and memory",
+     "on a card: an answer depends on nothing but its request, whatever else is computed with it; "
+     "takes the slower kernels of generic75",
+     "", [](Options& o, const FlagUse& u) { o.deterministic = u.on(); }},
     {"--enforce-eager", kSwitch, kCard, kEvery, "Compute and memory",
-     "with --backend cuda: run every step directly, replay no recorded graphs", "",
+     "on a card: run every step directly, replay no recorded graphs", "",
      [](Options& o, const FlagUse& u) { o.enforce_eager = u.on(); }},
     {"--swap-space", kValue, kDoes, kEvery, "Compute and memory",
      "GiB of memory for KV pages that had to leave the pool (default 0)", "",
@@ -237,10 +248,11 @@ const FlagSpec kSchedulingFlags[] = {
      [](Options& o, const FlagUse& u) {
        o.max_model_len = parse_token_count(u.spec.name, u.value());
      }},
-    {"--max-num-seqs", kValue, kDoes, kEvery, "Scheduling", "sequences running at once (default 8)",
-     "", [](Options& o, const FlagUse& u) { o.max_num_seqs = to_int32(u, 1, 4096); }},
+    {"--max-num-seqs", kValue, kDoes, kEvery, "Scheduling",
+     "sequences running at once (default 8, on a card 64)", "",
+     [](Options& o, const FlagUse& u) { o.max_num_seqs = to_int32(u, 1, 4096); }},
     {"--max-num-batched-tokens", kValue, kDoes, kEvery, "Scheduling",
-     "tokens of one step; default: 256, or --max-num-seqs if that is more", "",
+     "tokens of one step; default: 256, on a card 1024, or --max-num-seqs if that is more", "",
      [](Options& o, const FlagUse& u) { o.max_num_batched_tokens = to_int32(u, 1, 65536); }},
     {"--block-size", kValue, kDoes, kEvery, "Scheduling", "tokens of a KV page", "",
      set_block_size},

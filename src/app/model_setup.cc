@@ -49,12 +49,10 @@ ModelConfig read_config(const fs::path& directory) {
   return weights::parse_model_config(text, file.string());
 }
 
-kernels::WeightFormat dense_format(const Options& options) {
-  if (!options.int8_dense) return kernels::WeightFormat::kBf16;
-  if (options.backend == BackendChoice::kRef)
+void check_dense(const Options& options) {
+  if (options.dense == DenseChoice::kInt8 && options.backend == BackendChoice::kRef)
     throw StartupError("--backend ref computes with the checkpoint's own weights",
                        "leave out --dense-dtype", kExitUsage);
-  return kernels::WeightFormat::kI8g32;
 }
 
 kernels::CudaDevice usable_card() {
@@ -83,25 +81,25 @@ double card_memory_used() {
   }
 }
 
-bool uses_tensor_cores(const Options& options, const kernels::CudaDevice& card) {
-  const bool has_them = card.major >= 8;
-  if (options.cuda_path == CudaPath::kGeneric80 && !has_them)
-    throw StartupError(fmt::format("--cuda-path generic80: {} has compute capability {}.{}",
-                                   card.name, card.major, card.minor),
-                       "tensor cores for bf16 came with 8.0; generic75 computes on this card");
-  return has_them && options.cuda_path != CudaPath::kGeneric75;
+struct PathNeed {
+  CudaPath path;
+  const char* name;
+  int major, minor;
+};
+constexpr PathNeed kPathNeeds[] = {{CudaPath::kGeneric80, "generic80", 8, 0},
+                                   {CudaPath::kGeneric89, "generic89", 8, 9},
+                                   {CudaPath::kSm90, "sm90", 9, 0}};
+
+void check_path(const Options& options, const kernels::CudaDevice& card) {
+  for (const PathNeed& need : kPathNeeds)
+    if (options.cuda_path == need.path &&
+        std::pair(card.major, card.minor) < std::pair(need.major, need.minor))
+      throw StartupError(fmt::format("--cuda-path {}: {} has compute capability {}.{}", need.name,
+                                     card.name, card.major, card.minor),
+                         "leave it out, or take one of an older card");
 }
 
-// A program that could use a card says once why it does not.
-void say_cpu_only() {
-  const kernels::CudaDevice device = kernels::find_cuda_device();
-  if (!device.built_in) return;
-  if (device.usable)
-    log_info("CPU only: --backend cuda would compute on the {} that is here", device.name);
-  else log_info("CPU only: {}", device.problem);
-}
-
-MemoryPlan plan_memory(const Options& options, const ModelConfig& config) {
+PlanRequest plan_request(const Options& options, const ModelConfig& config) {
   PlanRequest request;
   request.config = config;
   request.max_model_len = options.max_model_len;
@@ -109,25 +107,35 @@ MemoryPlan plan_memory(const Options& options, const ModelConfig& config) {
   request.max_num_batched_tokens = options.max_num_batched_tokens;
   request.page_tokens = options.block_size;
   request.kv_dtype = options.kv_dtype;
-  request.dense = dense_format(options);
+  if (options.dense == DenseChoice::kInt8) request.dense = kernels::WeightFormat::kI8g32;
   request.memory_limit_bytes = options.memory_limit_bytes;
   request.available_bytes = available_memory_bytes();
   request.swap_space_bytes = options.swap_space_bytes;
-  if (options.backend == BackendChoice::kCuda) {
-    request.tensor_cores = uses_tensor_cores(options, usable_card());
-    request.card = card_memory(options);
-  } else if (options.backend == BackendChoice::kAuto) {
-    say_cpu_only();
-  }
-  auto plan = make_memory_plan(request);
-  if (plan) {
-    plan->backend.record_graphs = !options.enforce_eager;
-    plan->backend.early_launches = options.cuda_path == CudaPath::kAuto;
-    return std::move(*plan);
-  }
-  const bool memory = plan.error().code == ErrorCode::kInsufficientMemory;
-  throw StartupError(plan.error().message,
-                     memory ? "strata plan shows where memory goes" : std::string(),
+  return request;
+}
+
+// `asked` is what the command line said, `options` with the card's defaults.
+Result<MemoryPlan> plan_card(const Options& asked, const Options& options,
+                             const kernels::CudaDevice& card, const ModelConfig& config) {
+  check_path(options, card);
+  PlanRequest request = plan_request(options, config);
+  // float32 products add in one order whatever the number of rows; those on tensor cores do not.
+  request.tensor_cores =
+      card.major >= 8 && options.cuda_path != CudaPath::kGeneric75 && !options.deterministic;
+  request.card = card_memory(options);
+  const PlanFreedom free{.dense = asked.dense == DenseChoice::kAuto,
+                         .step_size = asked.max_num_seqs == 0 && asked.max_num_batched_tokens == 0};
+  auto plan = make_card_plan(request, free);
+  if (!plan) return plan;
+  plan->backend.record_graphs = !options.enforce_eager;
+  plan->backend.early_launches =
+      options.cuda_path == CudaPath::kAuto || options.cuda_path == CudaPath::kSm90;
+  return plan;
+}
+
+[[noreturn]] void refuse(const Error& error) {
+  const bool memory = error.code == ErrorCode::kInsufficientMemory;
+  throw StartupError(error.message, memory ? "strata plan shows where memory goes" : std::string(),
                      memory ? kExitMemory : kExitUsage);
 }
 
@@ -178,13 +186,52 @@ ModelSetup::ModelSetup(const Options& options)
       located_(locate_model(options.model, options, executable_directory())),
       threads_(options.threads > 0 ? options.threads : default_threads()) {
   cpu_isa();  // a name that is wrong is the command line's fault, not the model's
+  check_dense(options);
   ask_for_huge_pages(options.huge_pages);
   loading([&] {
     tokenizer_ = tokenizer::Tokenizer::load(tokenizer_file(options, located_));
     checkpoint_ = open_weights(options, located_);
     config_ = checkpoint_ ? checkpoint_->config() : read_config(located_.directory);
   });
-  plan_ = checkpoint_ ? plan_memory(options, config_) : plan_scripted(options, config_);
+  choose_backend();
+}
+
+// A card if one is asked for, or is here and has room; a program that could use one says once why
+// it does not.
+void ModelSetup::choose_backend() {
+  const Options asked = options_;
+  const auto use = [&](BackendChoice backend) {
+    options_ = with_backend(asked, backend);
+    if (backend != BackendChoice::kCpu) return;
+    for (const std::string& flag : asked.card_flags) log_warn("{}", without_card(flag));
+  };
+  if (checkpoint_ == nullptr) {
+    if (asked.backend == BackendChoice::kAuto) use(BackendChoice::kCpu);
+    plan_ = plan_scripted(options_, config_);
+    return;
+  }
+  const bool any = asked.backend == BackendChoice::kAuto;
+  if (any || asked.backend == BackendChoice::kCuda) {
+    const kernels::CudaDevice card = any ? kernels::find_cuda_device() : usable_card();
+    use(BackendChoice::kCuda);
+    auto plan = card.usable ? plan_card(asked, options_, card, config_)
+                            : Result<MemoryPlan>(fail(ErrorCode::kUnavailable, card.problem));
+    if (plan) {
+      plan_ = std::move(*plan);
+      options_.dense =
+          plan_.dense == kernels::WeightFormat::kI8g32 ? DenseChoice::kInt8 : DenseChoice::kBf16;
+      options_.max_num_seqs = plan_.max_num_seqs;
+      options_.max_num_batched_tokens = plan_.backend.max_rows;
+      if (any) log_info("computing on the {}", card.name);
+      return;
+    }
+    if (!any) refuse(plan.error());
+    if (card.built_in) log_info("CPU only: {}", plan.error().message);
+    use(BackendChoice::kCpu);
+  }
+  auto plan = make_memory_plan(plan_request(options_, config_));
+  if (!plan) refuse(plan.error());
+  plan_ = std::move(*plan);
 }
 
 std::string ModelSetup::description() const {
@@ -213,7 +260,7 @@ std::unique_ptr<TransformerModel> ModelSetup::load_transformer() const {
   kernels::BackendContext context;
   context.config = config_;
   context.never_emit = tokenizer_->never_emit(config_.vocab);
-  context.dense = dense_format(options_);
+  context.dense = plan_.dense;
   context.int8_activations = options_.int8_activations;
   if (options_.backend == BackendChoice::kRef)
     return std::make_unique<TransformerModel>(
@@ -256,7 +303,8 @@ std::unique_ptr<Model> ModelSetup::build() const {
   return model;
 }
 
-std::unique_ptr<Engine> make_engine(const ModelSetup& setup, const Options& options) {
+std::unique_ptr<Engine> make_engine(const ModelSetup& setup) {
+  const Options& options = setup.options();
   EngineOptions engine;
   engine.max_num_seqs = options.max_num_seqs;
   engine.max_num_batched_tokens = options.max_num_batched_tokens;

@@ -34,6 +34,8 @@ class ModelSetup {
   const ModelConfig& config() const { return config_; }
   // Where memory goes; the scripted model needs none.
   const MemoryPlan& plan() const { return plan_; }
+  // What was asked for, with the backend chosen and what was left to it filled in.
+  const Options& options() const { return options_; }
   int threads() const { return threads_; }
   kernels::CpuIsa cpu_isa() const;
 
@@ -44,10 +46,11 @@ class ModelSetup {
   std::unique_ptr<TransformerModel> build_transformer() const;
 
  private:
+  void choose_backend();
   std::unique_ptr<TransformerModel> load_transformer() const;
   std::unique_ptr<Model> build_scripted() const;
 
-  const Options options_;
+  Options options_;  // const after construction, as all is
   LocatedModel located_;
   std::unique_ptr<const tokenizer::Tokenizer> tokenizer_;
   std::unique_ptr<const weights::Checkpoint> checkpoint_;  // null for the scripted model
@@ -58,6 +61,6 @@ class ModelSetup {
 
 // The engine over setup.build(), which it calls again whenever it needs the model anew. `setup`
 // outlives it. Throws StartupError.
-std::unique_ptr<Engine> make_engine(const ModelSetup& setup, const Options& options);
+std::unique_ptr<Engine> make_engine(const ModelSetup& setup);
 
 }  // namespace strata::app

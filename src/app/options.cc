@@ -130,8 +130,6 @@ void apply_flag(const FlagUse& use, ParsedCommandLine& parsed) {
   }
 }
 
-constexpr std::int32_t kDefaultBatchedTokens = 256;
-
 void check_load(Options& options) {
   loadgen::LoadOptions& load = options.load;
   if (load.preset == loadgen::Preset::kFiveUsers) return;
@@ -147,27 +145,30 @@ void check_load(Options& options) {
 // Fills in what depends on other flags, and checks what must fit together.
 void check_together(Options& options) {
   if (options.command == Command::kBenchServe) return check_load(options);
-  if (options.max_num_batched_tokens == 0)
-    options.max_num_batched_tokens = std::max(kDefaultBatchedTokens, options.max_num_seqs);
-  if (options.kv_dtype_auto && options.backend == BackendChoice::kCuda)
-    options.kv_dtype = KvDtype::kBf16;
   if (options.load_format == LoadFormat::kScripted && options.script_file.empty())
     usage_error("--load-format scripted needs --script FILE.jsonl",
                 R"(one line an answer: {"text": "<|channel|>final<|message|>hi<|return|>"})");
   if (options.load_format != LoadFormat::kScripted && !options.script_file.empty())
     usage_error("--script needs --load-format scripted");
-  if (options.max_num_batched_tokens < options.max_num_seqs)
+  const bool float_path =
+      options.cuda_path == CudaPath::kAuto || options.cuda_path == CudaPath::kGeneric75;
+  if (options.deterministic && !float_path)
+    usage_error("--deterministic takes the kernels of generic75", "leave out --cuda-path");
+  if (options.max_num_batched_tokens > 0 && options.max_num_batched_tokens < options.max_num_seqs)
     usage_error(fmt::format("--max-num-batched-tokens {} is below --max-num-seqs {}",
                             options.max_num_batched_tokens, options.max_num_seqs),
                 "a step must hold one token of every running sequence");
+  if (options.backend != BackendChoice::kAuto) options = with_backend(options, options.backend);
 }
 
-void note_unused_card_flags(const CommandParser& parser, ParsedCommandLine& parsed) {
-  if (parsed.options.backend == BackendChoice::kCuda) return;
-  for (const auto& [spec, option] : parser.flags)
-    if (option->count() > 0 && spec->effect == FlagEffect::kCard)
-      parsed.notes.push_back(
-          fmt::format("{} has no effect because the model computes on the CPU", spec->name));
+void note_card_flags(const CommandParser& parser, ParsedCommandLine& parsed) {
+  const BackendChoice backend = parsed.options.backend;
+  if (backend == BackendChoice::kCuda) return;
+  for (const auto& [spec, option] : parser.flags) {
+    if (option->count() == 0 || spec->effect != FlagEffect::kCard) continue;
+    if (backend == BackendChoice::kAuto) parsed.options.card_flags.push_back(spec->name);
+    else parsed.notes.push_back(without_card(spec->name));
+  }
 }
 
 void read_flags(const CommandParser& parser, ParsedCommandLine& parsed) {
@@ -176,7 +177,7 @@ void read_flags(const CommandParser& parser, ParsedCommandLine& parsed) {
   if (!extras.empty()) unknown_argument(extras.front(), parser.info);
   for (const auto& [spec, option] : parser.flags)
     if (option->count() > 0) apply_flag(FlagUse{*spec, option->results()}, parsed);
-  note_unused_card_flags(parser, parsed);
+  note_card_flags(parser, parsed);
   if (parser.model != nullptr && parser.model->count() > 0) {
     const std::string given = parser.model->as<std::string>();
     if (!parsed.options.model.empty() && parsed.options.model != given)
@@ -244,6 +245,24 @@ ParsedCommandLine parse_command_line(std::vector<std::string> arguments,
   }
   read_flags(*chosen_command(parsers), parsed);
   return parsed;
+}
+
+std::string without_card(const std::string& flag) {
+  return fmt::format("{} has no effect because the model computes on the CPU", flag);
+}
+
+Options with_backend(Options options, BackendChoice backend) {
+  const bool card = backend == BackendChoice::kCuda;
+  options.backend = backend;
+  if (options.kv_dtype_auto) options.kv_dtype = card ? KvDtype::kBf16 : KvDtype::kF32;
+  if (options.max_num_seqs == 0) {
+    options.max_num_seqs = card ? 64 : 8;
+    if (options.max_num_batched_tokens > 0)
+      options.max_num_seqs = std::min(options.max_num_seqs, options.max_num_batched_tokens);
+  }
+  if (options.max_num_batched_tokens == 0)
+    options.max_num_batched_tokens = std::max(card ? 1024 : 256, options.max_num_seqs);
+  return options;
 }
 
 Environment read_environment() {

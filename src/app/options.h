@@ -16,7 +16,8 @@ namespace strata::app {
 enum class Command { kServe, kChat, kBench, kPlan, kBenchServe };
 enum class BackendChoice { kAuto, kCpu, kRef, kCuda };
 // How a card multiplies: by float32 everywhere, or steps of many rows in bf16 on tensor cores.
-enum class CudaPath { kAuto, kGeneric75, kGeneric80 };
+enum class CudaPath { kAuto, kGeneric75, kGeneric80, kGeneric89, kSm90 };
+enum class DenseChoice { kAuto, kBf16, kInt8 };
 enum class LoadFormat { kSafetensors, kDummy, kScripted };
 
 // The variables the program knows; empty when unset.
@@ -60,22 +61,24 @@ struct Options {
   BackendChoice backend = BackendChoice::kAuto;
   std::string cpu_isa = "auto";
   int threads = 0;  // 0: one per usable processor
-  bool int8_dense = false;
+  DenseChoice dense = DenseChoice::kAuto;
   bool int8_activations = false;
   bool huge_pages = true;
   KvDtype kv_dtype = KvDtype::kF32;
-  bool kv_dtype_auto = true;  // what suits the backend; false: as asked
-  double gpu_memory_utilization = 0.92;
+  bool kv_dtype_auto = true;                // what suits the backend; false: as asked
+  double gpu_memory_utilization = 0;        // 0: all but what a card needs for others
   std::int64_t gpu_memory_limit_bytes = 0;  // 0: by utilization
   CudaPath cuda_path = CudaPath::kAuto;
   bool enforce_eager = false;           // cuda: replay no recorded graphs
+  bool deterministic = false;           // cuda: float32 products only
   std::int64_t memory_limit_bytes = 0;  // 0: what is available
   std::int64_t swap_space_bytes = 0;
-  std::int32_t max_model_len = 0;  // 0: as much as the model and memory allow
+  std::int32_t max_model_len = 0;       // 0: as much as the model and memory allow
+  std::vector<std::string> card_flags;  // that were given: without a card they do nothing
 
   // Scheduling.
-  std::int32_t max_num_seqs = 8;
-  std::int32_t max_num_batched_tokens = 0;  // never 0 after parsing
+  std::int32_t max_num_seqs = 0;            // 0: what suits the backend
+  std::int32_t max_num_batched_tokens = 0;  // likewise
   std::int32_t block_size = 16;
   std::int32_t max_queued_requests = 256;
   std::int64_t max_queued_tokens = 1 << 20;
@@ -137,6 +140,12 @@ struct ParsedCommandLine {
 // flag; for an unknown one also the nearest.
 ParsedCommandLine parse_command_line(std::vector<std::string> arguments,
                                      const Environment& environment);
+
+// What is said of a flag of a card where the CPU computes.
+std::string without_card(const std::string& flag);
+
+// Fills in what was left to the backend, which is not kAuto.
+Options with_backend(Options options, BackendChoice backend);
 
 Environment read_environment();
 

@@ -94,7 +94,7 @@ void load(const Options& options, Running& running) {
   running.setup = std::make_unique<ModelSetup>(options);
   const ModelSetup& setup = *running.setup;
   log_info("loading {}", setup.description());
-  running.engine = make_engine(setup, options);
+  running.engine = make_engine(setup);
   serve::ServiceOptions service = service_options(options, setup.name(), setup.directory());
   service.plan_json = plan_json(setup.plan());
   running.metrics = std::make_unique<metrics::ServerMetrics>(service.model_names.front());
@@ -107,7 +107,7 @@ void load(const Options& options, Running& running) {
   running.gate.open(running.service->handler());
   log_info("loaded in {:.2f} s: backend {}, {} threads, context {} tokens, {} sequences at once",
            to_seconds(clock.now() - begin), info->model.backend, setup.threads(),
-           info->max_model_len, options.max_num_seqs);
+           info->max_model_len, setup.options().max_num_seqs);
 }
 
 // These two lines are an interface: scripts and service managers wait for them.

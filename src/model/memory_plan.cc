@@ -167,13 +167,20 @@ std::int64_t card_activation_bytes(const PlanRequest& r) {
   return static_cast<std::int64_t>(layout.bytes) + kMiB;
 }
 
+// Unasked, a desktop and other programs keep what they usually need, on small cards too.
+std::int64_t card_wish(const CardMemory& card) {
+  constexpr double kShare = 0.92;
+  constexpr std::int64_t kForOthers = 768 * kMiB;
+  if (card.limit_bytes > 0) return card.limit_bytes;
+  if (card.utilization > 0) return share(card.total_bytes, card.utilization);
+  return std::max(share(card.total_bytes, kShare), card.total_bytes - kForOthers);
+}
+
 // The card is the model's: KV may take all that is left.
 Budget card_budget(const PlanRequest& r, const CardMemory& card) {
   Budget budget;
   budget.place = "VRAM";
-  const std::int64_t wish =
-      card.limit_bytes > 0 ? card.limit_bytes : share(card.total_bytes, card.utilization);
-  budget.limit = std::min(wish, card.free_bytes);
+  budget.limit = std::min(card_wish(card), card.free_bytes);
   budget.dense = static_cast<std::int64_t>(kernels::cuda::dense_weight_bytes(r.config, r.dense));
   budget.activations = card_activation_bytes(r);
   budget.reserve = kCardReserve;
@@ -185,6 +192,9 @@ Budget card_budget(const PlanRequest& r, const CardMemory& card) {
 std::vector<PlanLine> host_lines_beside_card(const PlanRequest& r, std::int64_t experts) {
   std::vector<PlanLine> lines = {
       {"weights.experts", "RAM", experts, "what the card's slabs are copied from"},
+      {"weights.embedding", "RAM",
+       static_cast<std::int64_t>(kernels::cuda::embedding_bytes(r.config)),
+       "page-locked: the card reads rows of it"},
       {"activations", "RAM", std::int64_t{kernels::kMaxHeadRows} * r.config.vocab * 4 + 16 * kMiB,
        "logits and step inputs, page-locked"}};
   if (r.swap_space_bytes > 0)
@@ -200,8 +210,9 @@ std::vector<PlanLine> plan_lines(const PlanRequest& r, const Budget& budget, std
        fmt::format("{} slabs of {}", slabs, mib(experts / slabs))},
       {"weights.dense", budget.place, budget.dense,
        r.dense == kernels::WeightFormat::kI8g32
-           ? "attention and unembedding in int8, router and embedding in bf16"
-           : "attention, router, embedding, unembedding"},
+           ? "attention and unembedding in int8, the rest in bf16"
+           : (r.card ? "attention, router, unembedding"
+                     : "attention, router, embedding, unembedding")},
       {"kv.pool", budget.place, pages * page_bytes,
        fmt::format("{} pages of {} tokens, {}", pages, r.page_tokens,
                    r.kv_dtype == KvDtype::kF32 ? "float32" : "bfloat16")},
@@ -263,6 +274,7 @@ Result<MemoryPlan> make_memory_plan(const PlanRequest& r) {
   plan.limit_bytes = limit;
   plan.max_model_len = static_cast<std::int32_t>(length);
   plan.max_num_seqs = r.max_num_seqs;
+  plan.dense = r.dense;
   plan.page_bytes = one_page;
   plan.lines = plan_lines(r, budget, experts, pages, one_page);
   for (const PlanLine& line : plan.lines) plan.total_bytes += line.bytes;
@@ -270,6 +282,37 @@ Result<MemoryPlan> make_memory_plan(const PlanRequest& r) {
 
   plan.backend = backend_options(r, length, pages, one_page);
   return plan;
+}
+
+Result<MemoryPlan> make_card_plan(const PlanRequest& request, const PlanFreedom& free) {
+  constexpr std::int32_t kLongEnough = 32768;
+  struct Size {
+    std::int32_t rows, seqs;
+  };
+  std::vector<Size> sizes = {{request.max_num_batched_tokens, request.max_num_seqs}};
+  if (free.step_size) sizes.insert(sizes.end(), {{512, 32}, {256, 8}, {128, 4}});
+  std::vector<kernels::WeightFormat> formats = {request.dense};
+  if (free.dense) formats = {kernels::WeightFormat::kBf16, kernels::WeightFormat::kI8g32};
+
+  Result<MemoryPlan> best = make_memory_plan(request);
+  PlanRequest smaller = request;
+  for (const kernels::WeightFormat format : formats) {
+    for (const Size& size : sizes) {
+      smaller.dense = format;
+      smaller.max_num_batched_tokens = size.rows;
+      smaller.max_num_seqs = size.seqs;
+      Result<MemoryPlan> plan = make_memory_plan(smaller);
+      if (!plan) {
+        if (!best) best = std::move(plan);  // the shortfall of the smallest
+        continue;
+      }
+      if (request.max_model_len > 0 ||
+          plan->max_model_len >= std::min(kLongEnough, request.config.max_context))
+        return plan;
+      if (!best || plan->max_model_len > best->max_model_len) best = std::move(plan);
+    }
+  }
+  return best;
 }
 
 std::string format_plan(const MemoryPlan& plan) {

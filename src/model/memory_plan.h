@@ -19,7 +19,7 @@ struct CardMemory {
   std::int64_t total_bytes = 0;
   std::int64_t free_bytes = 0;
   std::int64_t limit_bytes = 0;  // 0: by utilization
-  double utilization = 0.92;     // of total_bytes; what other programs hold comes off
+  double utilization = 0;        // of total_bytes; 0: what others can be expected to leave
 };
 
 struct PlanRequest {
@@ -51,12 +51,23 @@ struct MemoryPlan {
   std::int64_t limit_bytes = 0;
   std::int32_t max_model_len = 0;
   std::int32_t max_num_seqs = 0;
+  kernels::WeightFormat dense = kernels::WeightFormat::kBf16;
   std::int64_t page_bytes = 0;      // one page of one group
   kernels::BackendOptions backend;  // sizes to prepare() with
 };
 
 // Fails with the exact shortfall and the flag that fixes it.
 Result<MemoryPlan> make_memory_plan(const PlanRequest& request);
+
+// What make_card_plan may choose instead of what is asked for.
+struct PlanFreedom {
+  bool dense = false;      // int8 instead of bf16
+  bool step_size = false;  // fewer tokens and sequences of a step
+};
+
+// The first plan on the card, from what is asked for to smaller ones, whose context is long enough;
+// else the one with the longest. REQUIRES request.card.
+Result<MemoryPlan> make_card_plan(const PlanRequest& request, const PlanFreedom& free);
 
 std::string format_plan(const MemoryPlan& plan);  // a table for people
 std::string plan_json(const MemoryPlan& plan);

@@ -36,8 +36,8 @@ STRATA_ON_BOTH constexpr std::int32_t plane_bytes(std::int32_t k) { return padde
 
 constexpr std::size_t aligned(std::size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
-// Vectors are float32, matrices bfloat16, or but for the embedding and the router int8 with scales
-// (`format` kI8g32); room for what one rank holds.
+// All but the embedding: vectors are float32, matrices bfloat16, or but for the router int8 with
+// scales (`format` kI8g32); room for what one rank holds.
 inline std::size_t dense_weight_bytes(const ModelConfig& c, WeightFormat format) {
   const auto bf16 = [](std::int64_t rows, std::int64_t cols) {
     return aligned(static_cast<std::size_t>(rows * cols) * 2);
@@ -52,8 +52,13 @@ inline std::size_t dense_weight_bytes(const ModelConfig& c, WeightFormat format)
                             matrix(c.hidden, c.q_dim()) + bf16(c.num_experts, c.hidden) +
                             vector(c.q_dim()) + 2 * vector(c.kv_dim()) + vector(c.num_q_heads) +
                             vector(c.num_experts) + 3 * vector(c.hidden);
-  return layer * static_cast<std::size_t>(c.num_layers) + bf16(c.vocab, c.hidden) +
-         matrix(c.vocab, c.hidden) + vector(c.hidden);
+  return layer * static_cast<std::size_t>(c.num_layers) + matrix(c.vocab, c.hidden) +
+         vector(c.hidden);
+}
+
+// bfloat16, in page-locked host memory: a step reads few rows of it.
+inline std::size_t embedding_bytes(const ModelConfig& c) {
+  return aligned(static_cast<std::size_t>(c.vocab) * static_cast<std::size_t>(c.hidden) * 2);
 }
 
 inline std::size_t expert_weight_bytes(const ModelConfig& c) {

@@ -97,7 +97,8 @@ std::vector<std::byte> rounded(const std::vector<std::byte>& f32) {
 DenseWeights::DenseWeights(const ModelConfig& config, WeightFormat format, const Stream& stream)
     : format_(format),
       stream_(stream),
-      arena_("weights.dense", dense_weight_bytes(config, format)) {}
+      arena_("weights.dense", dense_weight_bytes(config, format)),
+      embedding_("weights.embedding", embedding_bytes(config)) {}
 
 WeightHandle DenseWeights::adopt(const TensorView& view, Role role, const Shard& shard) {
   if (view.dtype != DType::kBf16 && view.dtype != DType::kF32)
@@ -116,7 +117,7 @@ WeightHandle DenseWeights::adopt(const TensorView& view, Role role, const Shard&
   weight.cols = static_cast<std::int32_t>(part.cols);
   weight.first_row = part.first_row;
   weight.bytes = static_cast<std::size_t>(count) * element;
-  weight.data = arena_.take(weight.bytes);
+  weight.data = role == Role::kEmbedding ? embedding_.data() : arena_.take(weight.bytes);
   const std::int64_t source_row = part.cols * static_cast<std::int64_t>(dtype_size(view.dtype));
   const std::int64_t step = std::max<std::int64_t>(1, kStagingBytes / source_row);
   std::optional<DeviceArena> staging;

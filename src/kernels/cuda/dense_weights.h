@@ -39,7 +39,8 @@ class DenseWeights {
  private:
   const WeightFormat format_;
   const Stream& stream_;
-  DeviceArena arena_;  // "weights.dense"
+  DeviceArena arena_;       // "weights.dense"
+  PinnedBuffer embedding_;  // "weights.embedding": the card reads it over the bus
   std::vector<DenseWeight> weights_;
 };
 

@@ -15,8 +15,11 @@ __global__ void embed_kernel(const EmbedArgs args) {
   const bool mine = row.seq >= 0 && id >= 0 && id < args.table.rows;
   const std::uint16_t* values =
       static_cast<const std::uint16_t*>(args.table.data) + (mine ? id : 0) * hidden;
-  for (int i = threadIdx.x; i < hidden; i += kBlockThreads)
-    out[i] = mine ? from_bf16(values[i]) : 0.0F;
+  for (int i = static_cast<int>(threadIdx.x) * 8; i < hidden; i += kBlockThreads * 8) {
+    float eight[8] = {};
+    if (mine) load8(values + i, eight);
+    store8(out + i, eight);
+  }
 }
 
 // Stores to row `row` of out.

@@ -38,7 +38,7 @@ void launch_quantise(cudaStream_t stream, const std::uint16_t* from, std::int8_t
 
 struct EmbedArgs {
   StepInputs inputs;
-  Matrix table;
+  Matrix table;            // in page-locked host memory
   std::int64_t first_row;  // of the whole table: other rows are other ranks' and give zeros
   float* x;
 };

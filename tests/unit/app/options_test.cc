@@ -58,8 +58,7 @@ TEST(CommandLine, FoundingCommandLineRunsAsTyped) {
   EXPECT_EQ(options.max_num_batched_tokens, 256);
   EXPECT_EQ(options.max_num_seqs, 10);
   EXPECT_TRUE(options.async_scheduling);
-  EXPECT_THAT(parsed.notes, ElementsAre(HasSubstr("--gpu-memory-utilization has no effect because"),
-                                        HasSubstr("--enforce-eager has no effect because")));
+  EXPECT_THAT(parsed.notes, IsEmpty());
 }
 
 TEST(Options, ACardsFlagsActOnACardOnly) {
@@ -72,12 +71,12 @@ TEST(Options, ACardsFlagsActOnACardOnly) {
   EXPECT_TRUE(card.options.enforce_eager);
   EXPECT_EQ(parse_line("serve --backend cuda --cuda-path generic75").options.cuda_path,
             CudaPath::kGeneric75);
-  EXPECT_THAT(parse_line("serve --gpu-memory-limit 7GiB").notes,
+  EXPECT_THAT(parse_line("serve --gpu-memory-limit 7GiB --backend cpu").notes,
               ElementsAre(HasSubstr("--gpu-memory-limit has no effect because")));
 }
 
 TEST(Options, KvDtypeFollowsTheBackendUnlessNamed) {
-  EXPECT_EQ(parse_line("serve").options.kv_dtype, KvDtype::kF32);
+  EXPECT_EQ(parse_line("serve --backend cpu").options.kv_dtype, KvDtype::kF32);
   EXPECT_EQ(parse_line("serve --backend cuda").options.kv_dtype, KvDtype::kBf16);
   EXPECT_EQ(parse_line("serve --kv-cache-dtype float32 --backend cuda").options.kv_dtype,
             KvDtype::kF32);
@@ -119,9 +118,38 @@ TEST(CommandLine, MaxModelLenTakesUnitsAndAuto) {
 }
 
 TEST(CommandLine, AStepHoldsEverySequence) {
-  EXPECT_EQ(parse_line("serve").options.max_num_batched_tokens, 256);
-  EXPECT_EQ(parse_line("serve --max-num-seqs 512").options.max_num_batched_tokens, 512);
-  EXPECT_EQ(parse_line("serve --max-num-batched-tokens 64").options.max_num_batched_tokens, 64);
+  const auto on_cpu = [](const std::string& flags) {
+    return parse_line("serve --backend cpu " + flags).options;
+  };
+  EXPECT_EQ(on_cpu("").max_num_batched_tokens, 256);
+  EXPECT_EQ(on_cpu("").max_num_seqs, 8);
+  EXPECT_EQ(on_cpu("--max-num-seqs 512").max_num_batched_tokens, 512);
+  EXPECT_EQ(on_cpu("--max-num-batched-tokens 64").max_num_batched_tokens, 64);
+  EXPECT_EQ(on_cpu("--max-num-batched-tokens 4").max_num_seqs, 4);
+  EXPECT_THAT(failure_of({"serve", "--max-num-batched-tokens", "4", "--max-num-seqs", "5"}).message,
+              HasSubstr("is below --max-num-seqs"));
+}
+
+TEST(Options, DeterministicExcludesTensorCores) {
+  EXPECT_TRUE(parse_line("serve --deterministic").options.deterministic);
+  EXPECT_THAT(failure_of({"serve", "--deterministic", "--cuda-path", "sm90"}).message,
+              HasSubstr("--deterministic"));
+}
+
+TEST(Options, WhatIsLeftToTheBackendIsFilledInWithIt) {
+  const Options asked = parse_line("serve").options;
+  EXPECT_EQ(asked.backend, BackendChoice::kAuto);
+  const Options card = with_backend(asked, BackendChoice::kCuda);
+  EXPECT_EQ(card.backend, BackendChoice::kCuda);
+  EXPECT_EQ(card.kv_dtype, KvDtype::kBf16);
+  EXPECT_EQ(card.max_num_seqs, 64);
+  EXPECT_EQ(card.max_num_batched_tokens, 1024);
+  const Options cpu = with_backend(asked, BackendChoice::kCpu);
+  EXPECT_EQ(cpu.kv_dtype, KvDtype::kF32);
+  EXPECT_EQ(cpu.max_num_seqs, 8);
+  EXPECT_EQ(
+      with_backend(parse_line("serve --max-num-seqs 3").options, BackendChoice::kCuda).max_num_seqs,
+      3);
 }
 
 TEST(CommandLine, LoadFormats) {

@@ -116,6 +116,42 @@ TEST(MemoryPlan, ACardHoldsTheModelAndRamACopyOfTheExperts) {
   EXPECT_NE(format_plan(*plan).find("VRAM"), std::string::npos);
 }
 
+Result<MemoryPlan> plan_without_flags(std::int64_t total, std::int64_t free) {
+  PlanRequest request = request_on_card(gpt_oss_20b(), total, free);
+  request.tensor_cores = true;
+  request.max_num_seqs = 64;
+  request.max_num_batched_tokens = 1024;
+  return make_card_plan(request, {.dense = true, .step_size = true});
+}
+
+TEST(MemoryPlan, ACardOf12GiBServesThe20bWithoutFlags) {
+  for (const std::int64_t total : {12 * kGiB, 80 * kGiB}) {
+    const auto plan = plan_without_flags(total, 12 * kGiB);
+    ASSERT_TRUE(plan.has_value()) << plan.error().message;
+    EXPECT_EQ(plan->dense, kernels::WeightFormat::kI8g32);
+    EXPECT_GE(plan->max_model_len, 8192) << format_plan(*plan);
+    EXPECT_LE(plan->total_bytes, plan->limit_bytes);
+  }
+}
+
+TEST(MemoryPlan, DefaultsOnACardGiveWayToContext) {
+  const auto large = plan_without_flags(24 * kGiB, 23 * kGiB);
+  ASSERT_TRUE(large.has_value()) << large.error().message;
+  EXPECT_EQ(large->dense, kernels::WeightFormat::kBf16);
+  EXPECT_EQ(large->max_num_seqs, 64);
+  EXPECT_EQ(large->backend.max_rows, 1024);
+  const auto small = plan_without_flags(12 * kGiB, 12 * kGiB);
+  ASSERT_TRUE(small.has_value());
+  EXPECT_LT(small->backend.max_rows, 1024);
+  EXPECT_FALSE(plan_without_flags(8 * kGiB, 8 * kGiB).has_value());
+
+  PlanRequest fixed = request_on_card(gpt_oss_20b(), 12 * kGiB, 12 * kGiB);
+  fixed.tensor_cores = true;
+  const auto refused = make_card_plan(fixed, {});
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_NE(refused.error().message.find("short"), std::string::npos);
+}
+
 TEST(MemoryPlan, ACardsLimitIsItsShareItsFreeMemoryOrTheWish) {
   PlanRequest request = request_on_card(strata_tiny(), 10 * kGiB, 9 * kGiB);
   request.card->utilization = 0.5;
