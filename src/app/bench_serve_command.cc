@@ -31,8 +31,6 @@ using loadgen::Outcome;
 using loadgen::Prompt;
 using loadgen::RunResult;
 
-constexpr std::int32_t kFiveUsersAnswer = 256;
-
 // A run may hold more connections than a shell's limit lets a program open.
 void raise_descriptor_limit() {
   rlimit limit{};
@@ -110,16 +108,19 @@ int report(const Measured& measured, const LoadOptions& options, const loadgen::
   return figures.completed > 0 ? kExitOk : kExitFailure;
 }
 
-// The load twice: with answers as the model ends them, for the times, and with long ones, for the
-// speed.
+// The load twice: with answers as the model ends them, or of a fixed length, for the times, and
+// with long ones, for the speed.
 int run_five_users(const loadgen::Target& target, const LoadOptions& options,
                    const loadgen::RunLabels& labels) {
-  const auto prompts = loadgen::five_users_prompts(options, kFiveUsersAnswer);
-  warm_up(target, options, prompts);
-  const Measured natural = measure(target, options, prompts);
+  const bool chat = options.api == loadgen::Api::kChat;
+  const auto prompts = loadgen::five_users_prompts(
+      options, chat ? loadgen::kFiveUsersAnswer : loadgen::kFiveUsersCompletion);
   LoadOptions longer = options;
   longer.ignore_eos = true;
-  const RunResult long_answers = loadgen::run_load(target, longer, prompts);
+  warm_up(target, options, prompts);
+  const Measured natural = measure(target, chat ? options : longer, prompts);
+  const RunResult long_answers = loadgen::run_load(
+      target, longer, loadgen::five_users_prompts(options, loadgen::kFiveUsersAnswer));
   const auto figures = loadgen::five_users_of(natural.run.outcomes, long_answers.outcomes);
   const int code = report(natural, options, labels, loadgen::five_users_json(figures));
   fmt::print("{}", loadgen::format_five_users(figures));

@@ -133,6 +133,7 @@ const FlagSpec kTargetFlags[] = {
     {"--backend", kValue, kDoes, kHere, "Server",
      "openai|openai-chat|vllm: text completions (openai, vllm) or chat", "",
      [](Options& o, const FlagUse& u) {
+       o.load.api_given = true;
        o.load.api = parse_choice<loadgen::Api>(u.spec.name, u.value(),
                                                {{"openai", loadgen::Api::kCompletions},
                                                 {"vllm", loadgen::Api::kCompletions},
@@ -152,7 +153,7 @@ const FlagSpec kTargetFlags[] = {
 
 const FlagSpec kPromptFlags[] = {
     {"--preset", kValue, kDoes, kHere, "Prompts",
-     "five-users: the five-user load, with its mean and standard deviation", "",
+     "five-users: the five-user load, with mean, standard deviation, p50 and p99", "",
      [](Options& o, const FlagUse& u) {
        o.load.preset = parse_choice<loadgen::Preset>(u.spec.name, u.value(),
                                                      {{"five-users", loadgen::Preset::kFiveUsers}});

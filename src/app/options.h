@@ -141,10 +141,8 @@ struct ParsedCommandLine {
 ParsedCommandLine parse_command_line(std::vector<std::string> arguments,
                                      const Environment& environment);
 
-// What is said of a flag of a card where the CPU computes.
-std::string without_card(const std::string& flag);
-
-// Fills in what was left to the backend, which is not kAuto.
+std::string without_card(const std::string& flag);  // what such a flag's note says
+// Fills in what was left to a backend, not kAuto.
 Options with_backend(Options options, BackendChoice backend);
 
 Environment read_environment();

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace strata::loadgen {
 namespace {
 
@@ -18,11 +20,13 @@ std::span<const Outcome> middle(std::span<const Outcome> outcomes) {
 }
 
 template <typename Get>
-MeanStd mean_std(std::span<const Outcome> outcomes, Get get) {
+FiveUsersValue value_of(std::span<const Outcome> outcomes, Get get) {
   std::vector<double> values;
   for (const Outcome& outcome : middle(outcomes))
     if (outcome.success) values.push_back(get(outcome));
-  return {mean(values), standard_deviation(values)};
+  if (values.empty()) return {};
+  std::sort(values.begin(), values.end());
+  return {mean(values), standard_deviation(values), percentile(values, 50), percentile(values, 99)};
 }
 
 double rate_of(const Outcome& outcome) {
@@ -30,14 +34,20 @@ double rate_of(const Outcome& outcome) {
   return seconds > 0 ? static_cast<double>(outcome.output_tokens - 1) / seconds : 0.0;
 }
 
-std::string row(const char* name, const MeanStd& value, double article) {
-  return fmt::format("{:<26} {:>10.2f} {:>10.2f} {:>10}\n", name, value.mean, value.std, article);
+std::string row(const char* name, const FiveUsersValue& value, double article) {
+  return fmt::format("{:<18} {:>8.2f} {:>7.2f} {:>7.2f} {:>7.2f} {:>8}\n", name, value.mean,
+                     value.std, value.p50, value.p99, article);
+}
+
+std::string json_of(const char* name, const char* unit, const FiveUsersValue& value) {
+  return fmt::format(R"("mean_{0}_{1}":{2},"std_{0}_{1}":{3},"p50_{0}_{1}":{4},"p99_{0}_{1}":{5},)",
+                     name, unit, value.mean, value.std, value.p50, value.p99);
 }
 
 }  // namespace
 
 void apply_five_users(LoadOptions& options) {
-  options.api = Api::kChat;
+  if (!options.api_given) options.api = Api::kChat;
   options.num_prompts = 50;
   options.max_concurrency = 5;
   options.request_rate = std::numeric_limits<double>::infinity();
@@ -50,9 +60,9 @@ std::vector<Prompt> five_users_prompts(const LoadOptions& options, std::int32_t 
 
 FiveUsers five_users_of(std::span<const Outcome> natural, std::span<const Outcome> long_answers) {
   FiveUsers out;
-  out.ttft_ms = mean_std(natural, [](const Outcome& o) { return o.ttft * 1e3; });
-  out.e2e_s = mean_std(natural, [](const Outcome& o) { return o.latency; });
-  out.tokens_per_s = mean_std(long_answers, rate_of);
+  out.ttft_ms = value_of(natural, [](const Outcome& o) { return o.ttft * 1e3; });
+  out.e2e_s = value_of(natural, [](const Outcome& o) { return o.latency; });
+  out.tokens_per_s = value_of(long_answers, rate_of);
   for (const auto part : {natural, long_answers})
     for (const Outcome& outcome : part) out.failed += outcome.success ? 0 : 1;
   return out;
@@ -62,19 +72,18 @@ std::string format_five_users(const FiveUsers& figures) {
   std::string out = fmt::format("{:=^60}\n", " Five-user Load ");
   out += fmt::format("\"{}\"\n5 users at once, 50 requests, the first and last {} dropped\n",
                      kPrompt, kFiveUsersDropped);
-  out += fmt::format("{:<26} {:>10} {:>10} {:>10}\n", "", "mean", "std", "article");
+  out += fmt::format("{:<18} {:>8} {:>7} {:>7} {:>7} {:>8}\n", "", "mean", "std", "p50", "p99",
+                     "article");
   out += row("TTFT (ms)", figures.ttft_ms, kArticleTtftMs);
   out += row("End to end (s)", figures.e2e_s, kArticleE2eS);
-  out += row("256-token answer (tok/s)", figures.tokens_per_s, kArticleTokensPerS);
+  out += row("Long answer, tok/s", figures.tokens_per_s, kArticleTokensPerS);
   return out + std::string(60, '=') + "\n";
 }
 
 std::string five_users_json(const FiveUsers& figures) {
-  return fmt::format(
-      R"({{"five_users":{{"mean_ttft_ms":{},"std_ttft_ms":{},"mean_e2e_s":{},"std_e2e_s":{},)"
-      R"("mean_tokens_per_s":{},"std_tokens_per_s":{},"failed":{}}}}})",
-      figures.ttft_ms.mean, figures.ttft_ms.std, figures.e2e_s.mean, figures.e2e_s.std,
-      figures.tokens_per_s.mean, figures.tokens_per_s.std, figures.failed);
+  return R"({"five_users":{)" + json_of("ttft", "ms", figures.ttft_ms) +
+         json_of("e2e", "s", figures.e2e_s) + json_of("tokens_per", "s", figures.tokens_per_s) +
+         fmt::format(R"("failed":{}}}}})", figures.failed);
 }
 
 }  // namespace strata::loadgen

@@ -1,5 +1,8 @@
 // The five-user load: five people ask for one sentence at once, fifty times in all. The first and
 // last requests are dropped, because then fewer than five are there. Pure.
+//
+// As text completions, for models that do not answer chats (random weights), an answer has a fixed
+// length instead of its natural one.
 #pragma once
 
 #include <span>
@@ -14,21 +17,26 @@ namespace strata::loadgen {
 
 inline constexpr std::size_t kFiveUsersDropped = 5;  // at either end
 
-// Sets what the load fixes: chat, five at once, fifty requests.
+inline constexpr std::int32_t kFiveUsersAnswer = 256;      // tokens at most
+inline constexpr std::int32_t kFiveUsersCompletion = 100;  // tokens, as text completions
+
+// Sets what the load fixes: five at once, fifty requests, chat unless something else was asked for.
 void apply_five_users(LoadOptions& options);
 
 // Fifty times the one prompt, with answers of at most `output_tokens`.
 std::vector<Prompt> five_users_prompts(const LoadOptions& options, std::int32_t output_tokens);
 
-struct MeanStd {
+struct FiveUsersValue {
   double mean = 0;
   double std = 0;
+  double p50 = 0;
+  double p99 = 0;
 };
 
 struct FiveUsers {
-  MeanStd ttft_ms;
-  MeanStd e2e_s;
-  MeanStd tokens_per_s;  // of one user, after the first token
+  FiveUsersValue ttft_ms;
+  FiveUsersValue e2e_s;
+  FiveUsersValue tokens_per_s;  // of one user, after the first token
   std::int64_t failed = 0;
 };
 

@@ -30,7 +30,8 @@ struct LoadOptions {
   std::uint16_t port = 8000;
   std::string endpoint;  // empty: that of `api`
   Api api = Api::kCompletions;
-  std::string model;  // as requests name it; empty: the first of /v1/models
+  bool api_given = false;  // not left to the preset
+  std::string model;       // as requests name it; empty: the first of /v1/models
   std::string api_key;
   std::vector<std::pair<std::string, std::string>> headers;
 

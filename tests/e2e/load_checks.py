@@ -73,9 +73,13 @@ def check_five_users(context):
     with context.scripted(ANSWER, LONG, arguments=["--max-num-seqs", "5"]) as server:
         server.ready()
         out, result = load(context, url_of(server), "--preset", "five-users")
+        _, plain = load(context, url_of(server), "--preset", "five-users", "--backend", "openai")
     expect_in("5 users at once, 50 requests", out, "table")
     expect_equal(result["five_users"]["failed"], 0, "failed")
     expect_equal(result["completed"], 50, "completed")
+    expect(result["five_users"]["p99_ttft_ms"] >= result["five_users"]["p50_ttft_ms"], "TTFT")
+    expect_equal(plain["endpoint_type"], "openai", "route of text completions")
+    expect_equal(plain["completed"], 50, "text completions")
     expect(result["max_concurrent_requests"] <= 5, "more than five at once")
 
 

@@ -38,6 +38,12 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def histogram(gaps):
+    bounds = (10, 20, 30, 40, 50, 60, 80, 100, 150)
+    return {str(bound): sum(gap <= bound / 1e3 for gap in gaps) / max(1, len(gaps))
+            for bound in bounds}
+
+
 class Engine:
     """A server as a child process, until the block ends."""
 
@@ -46,6 +52,7 @@ class Engine:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = OUT / f"serve_{name}.log"
         self.command = [*command, "--port", str(self.port)]
+        self.gaps = {}  # of each rate: share of inter-token gaps up to so many ms
 
     def __enter__(self):
         print(f"== {self.name}: {shlex.join(self.command)}", flush=True)
@@ -139,6 +146,7 @@ def rates(engine):
         done = [(ttft, gaps) for ttft, gaps, error in
                 zip(result["ttfts"], result["itls"], result["errors"]) if not error]
         gaps = [gap for _, of_one in done for gap in of_one]
+        engine.gaps[rate] = histogram(gaps)
         firsts = [ttft for ttft, _ in done]
         num_good = sum(good(*one) for one in done)
         goodput = num_good / result["duration"]
@@ -157,43 +165,64 @@ def rates(engine):
 
 
 def five_users(engine):
-    result = engine.load("five_users", 90, "--preset", "five-users")
+    # Random weights do not answer chats.
+    result = engine.load("five_users", 90, "--preset", "five-users", "--backend", "openai",
+                         "--temperature", 0)
     if result is None:
         return ["five users: failed"]
     f = result["five_users"]
-    return ["five users, mean (sd)",
-            f"  TTFT {f['mean_ttft_ms']:.1f} ({f['std_ttft_ms']:.1f}) ms, end to end "
-            f"{f['mean_e2e_s']:.2f} ({f['std_e2e_s']:.2f}) s, "
-            f"{f['mean_tokens_per_s']:.1f} ({f['std_tokens_per_s']:.1f}) tok/s a user, "
-            f"{f['failed']} failed"]
+
+    def line(name, key):
+        return f"{name:>20}" + "".join(f" {f[f'{part}_{key}']:>9.2f}"
+                                       for part in ("mean", "std", "p50", "p99"))
+
+    return ["five users, answers of 100 tokens", f"{'':>20} {'mean':>9} {'sd':>9} {'p50':>9} {'p99':>9}",
+            line("TTFT, ms", "ttft_ms"), line("end to end, s", "e2e_s"),
+            line("256 tokens, tok/s", "tokens_per_s"), f"{f['failed']} failed"]
+
+
+def best_goodput(rows):
+    return float(rows[-1].split()[2])
 
 
 def measure(name, command):
+    """Tables of a server, and its best goodput."""
     with Engine(name, command) as engine:
         engine.load("warm", 60, *random_load(1, 4, E["INPUT"], 8, 0))
-        return [f"== {name} (ms; good: TTFT <= {TTFT_LIMIT_S:g} s, own ITL p99 <= "
-                f"{1e3 * GAP_LIMIT_S:g} ms)", *single_prompts(engine), *five_users(engine),
-                *rates(engine), f"{ENGINE_LIMIT_S - engine.left():.0f} s in all"]
+        loads = rates(engine) if E["CHUNK_ONLY"] else [*single_prompts(engine), *five_users(engine),
+                                                       *rates(engine)]
+        tables = [f"== {name} (ms; good: TTFT <= {TTFT_LIMIT_S:g} s, own ITL p99 <= "
+                  f"{1e3 * GAP_LIMIT_S:g} ms)", *loads, f"{ENGINE_LIMIT_S - engine.left():.0f} s in all"]
+        with open(OUT / "serve_load.jsonl", "a") as out:
+            json.dump({"name": name, "command": command, "tables": tables, "gaps": engine.gaps}, out)
+            out.write("\n")
+        return tables, best_goodput(loads)
 
 
 def main():
     places, context = int(E["PLACES"]), int(E["CONTEXT"])
-    engines = {"strata": [
-        E["STRATA"], "serve", E["MODEL"], "--load-format", E["LOAD_FORMAT"], "--backend", E["BACKEND"],
-        "--max-num-seqs", str(places), "--max-model-len", str(context), "--log-level", "warning",
-        *shlex.split(E["STRATA_ARGS"])]}
+    strata = [E["STRATA"], "serve", E["MODEL"], "--load-format", E["LOAD_FORMAT"], "--backend",
+              E["BACKEND"], "--max-num-seqs", str(places), "--max-model-len", str(context),
+              "--log-level", "warning", *shlex.split(E["STRATA_ARGS"])]
+    llama = [E["LLAMA"], "-m", E["GGUF"], "-ngl", "99", "-fa", "on", "-np", str(places),
+             "-c", str(places * context), "--no-webui", *shlex.split(E["LLAMA_ARGS"])]
+    engines = {"strata": (strata, "--max-num-batched-tokens")}
     if E["GGUF"]:
-        engines["llama"] = [
-            E["LLAMA"], "-m", E["GGUF"], "-ngl", "99", "-fa", "on", "-np", str(places),
-            "-c", str(places * context), "--no-webui", *shlex.split(E["LLAMA_ARGS"])]
-    tables, failed = [], 0
-    for name, command in engines.items():
-        try:
-            tables += ["", *measure(name, command)]
-        except SystemExit as failure:
-            failed = 1
-            tables += ["", f"== {name}", str(failure)]
+        engines["llama"] = (llama, "-ub")
+    tables, failed, best = [], 0, {}
+    for name, (command, chunk_flag) in engines.items():
+        for turn, chunk in enumerate(E["CHUNKS"].split()):
+            os.environ["CHUNK_ONLY"] = "1" if turn else ""
+            try:
+                of_one, goodput = measure(f"{name}_{chunk}", [*command, chunk_flag, chunk])
+                tables += ["", *of_one]
+                best[name] = max(best.get(name, 0.0), goodput)
+            except SystemExit as failure:
+                failed = 1
+                tables += ["", f"== {name}", str(failure)]
     print("\n".join(tables))
+    print("best goodput, requests/s: " + ", ".join(f"{n} {g:.2f}" for n, g in best.items())
+          + (f"; {best['strata'] / best['llama']:.1f} times" if best.get("llama") else ""))
     sys.exit(failed)
 
 

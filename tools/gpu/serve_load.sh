@@ -16,15 +16,19 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 export BACKEND=${BACKEND:-cuda} LOAD_FORMAT=${LOAD_FORMAT:-dummy:20b}
 export MODEL=${MODEL:-models/strata-tiny}           # its tokenizer; with safetensors its weights
 export PLACES=${PLACES:-32} CONTEXT=${CONTEXT:-33024} # sequences at once, tokens of each
-export RATES=${RATES:-1 2 4 8 12 16 24 32}          # requests/s, until fewer than half are good
+export RATES=${RATES:-1 2 3 4 5 6 8 10 16}          # requests/s, until fewer than half are good
+export CHUNKS=${CHUNKS:-512 1024}                   # tokens of a step (llama-server: -ub), in turn
 export SECONDS_EACH=${SECONDS_EACH:-25}
 export INPUT=${INPUT:-4100} OUTPUT=${OUTPUT:-128}   # mean tokens, uniform in +-95 %: 205 to 7995
 export PROMPTS=${PROMPTS:-128 512 1024 2048 8192 32768}
 export REPEATS=${REPEATS:-5}
 export STRATA=${STRATA:-.gpu/strata} LLAMA=${LLAMA:-.gpu/llama/llama-server}
-export STRATA_ARGS=${STRATA_ARGS:---max-num-batched-tokens 1024} LLAMA_ARGS=${LLAMA_ARGS:-}
-export OUT=${OUT:-$PWD/.gpu/out} GGUF=${1:-}
-export LD_LIBRARY_PATH=$PWD/.gpu/lib:$(dirname "$LLAMA")${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+export STRATA_ARGS=${STRATA_ARGS:-} LLAMA_ARGS=${LLAMA_ARGS:-}
+export GGUF=${1:-} CHUNK_ONLY=
+OUT=${OUT:-$PWD/.gpu/out}
+export OUT
+LD_LIBRARY_PATH=$PWD/.gpu/lib:$(dirname "$LLAMA")${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+export LD_LIBRARY_PATH
 mkdir -p "$OUT"
 chmod +x "$STRATA"
 exec python3 tools/gpu/serve_load.py

@@ -122,9 +122,22 @@ TEST(FiveUsers, EndsAreDropped) {
   const FiveUsers figures = five_users_of(natural, longer);
   EXPECT_NEAR(figures.ttft_ms.mean, 210, 1e-9);
   EXPECT_NEAR(figures.ttft_ms.std, 62.45, 0.01);
+  EXPECT_NEAR(figures.ttft_ms.p50, 200, 1e-9);
+  EXPECT_GT(figures.ttft_ms.p99, 400);
   EXPECT_NEAR(figures.e2e_s.mean, 0.3, 1e-9);
   EXPECT_NEAR(figures.tokens_per_s.mean, 100, 1e-6);
   EXPECT_EQ(figures.failed, 1);
+}
+
+TEST(FiveUsers, AreAChatUnlessSomethingElseWasAskedFor) {
+  LoadOptions options;
+  apply_five_users(options);
+  EXPECT_EQ(options.api, Api::kChat);
+  options.api = Api::kCompletions;
+  options.api_given = true;
+  apply_five_users(options);
+  EXPECT_EQ(options.api, Api::kCompletions);
+  EXPECT_EQ(options.num_prompts, 50);
 }
 
 }  // namespace
