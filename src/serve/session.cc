@@ -276,6 +276,8 @@ void Session::keep_alive() {
   call_->exchange().post_after(context().options.keep_alive_ms, [weak = weak_from_this()] {
     const auto self = weak.lock();
     if (!self || self->done_) return;
+    // One that still waits in the queue hears nothing of the engine.
+    if (self->is_abandoned()) return self->give_up("nobody came back for it");
     if (!self->wrote_since_tick_) self->write_comment(std::string(api::kKeepAliveComment));
     self->wrote_since_tick_ = false;
     self->keep_alive();

@@ -143,6 +143,39 @@ TEST_F(KvManagerTest, AFinishedPrefixIsFoundAndShared) {
   EXPECT_EQ(kv.available(), 40);
 }
 
+TEST_F(KvManagerTest, OnlyPagesOfNobodyElseAreHeldAlone) {
+  const std::vector<TokenId> tokens = tokens_of(22);
+  SequencePages a = sequence(tokens);
+  compute(a, tokens);
+  const KvManager::Holding alone = kv.held_alone(a);
+  EXPECT_EQ(alone.pages, static_cast<std::int32_t>(a.groups[kFull].pages.size() +
+                                                   a.groups[kWindow].pages.size()));
+  EXPECT_EQ(alone.tokens, 6 * 4) << "tokens are counted in the full group only";
+  SequencePages b = sequence(tokens);
+  kv.adopt(b, tokens, kv.match(b, tokens));
+  // Five full pages and the window's that b reads as well are shared now.
+  EXPECT_EQ(kv.held_alone(a).tokens, 1 * 4);
+  EXPECT_EQ(kv.held_alone(b).tokens, 0);
+  EXPECT_EQ(kv.held_alone(b).pages, 1) << "the window page that a no longer reads";
+  kv.release(a);
+  EXPECT_EQ(kv.held_alone(b).tokens, 5 * 4);
+}
+
+TEST_F(KvManagerTest, ColdPagesAreEvictedBeforeOthers) {
+  const std::vector<TokenId> warm = tokens_of(22);
+  const std::vector<TokenId> cold = tokens_of(22, 1000);
+  SequencePages a = sequence(warm);
+  SequencePages b = sequence(cold);
+  compute(a, warm);
+  compute(b, cold);
+  kv.release(b, PrefixCache::Value::kCold);  // the later one, and still the first to go
+  kv.release(a);
+  SequencePages other;
+  ASSERT_TRUE(kv.grow(other, 4 * 14));
+  EXPECT_EQ(kv.match(sequence(warm), warm).blocks, 5);
+  EXPECT_LT(kv.match(sequence(cold), cold).blocks, 5);
+}
+
 TEST_F(KvManagerTest, AHitLeavesOneTokenToCompute) {
   const std::vector<TokenId> tokens = tokens_of(20);
   SequencePages a = sequence(tokens);

@@ -220,6 +220,24 @@ TEST(Resumable, NobodyWhoComesBackInTimeEndsIt) {
   EXPECT_EQ(harness.get("/v1/streams/" + id).status, 404);
 }
 
+TEST(Resumable, NobodyWhoComesBackInTimeEndsItInTheQueueToo) {
+  auto options = paced(2000);
+  options.max_num_seqs = 1;
+  options.service.resume_ms = 50;
+  options.service.keep_alive_ms = 20;
+  ServiceHarness harness({kLong}, options);
+  RawClient running(harness.port());
+  running.send(request_bytes(streaming(), {}));
+  running.read_until("data: ");
+  RawClient waiting(harness.port());
+  waiting.send(request_bytes(streaming(), {}));
+  waiting.read_until("x-strata-stream-id");
+  EXPECT_TRUE(eventually([&] { return harness.engine().info()->waiting == 1; }));
+  waiting.reset();
+  EXPECT_TRUE(eventually([&] { return harness.engine().info()->waiting == 0; }));
+  EXPECT_TRUE(eventually([&] { return harness.service().active_requests() == 1; }));
+}
+
 TEST(Resumable, EndedStreamsAreForgottenInTime) {
   auto options = paced(0);
   options.service.resume_ms = 50;
