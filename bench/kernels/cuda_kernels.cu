@@ -201,7 +201,7 @@ class Bench {
     std::shuffle(pages.begin(), pages.end(), random_);
     std::vector<StepLogits> logits(kMostHeadRows);
     for (int i = 0; i < kMostHeadRows; ++i)
-      logits[static_cast<std::size_t>(i)] = {std::min(i, rows - 1), DrawKind::kGreedy, 1.0, 0};
+      logits[static_cast<std::size_t>(i)] = {std::min(i, rows - 1), DrawKind::kGreedy};
     inputs_ = {copied(step), copied(logits), copied(seq), copied(pages)};
     const std::size_t block = std::size_t{kPageTokens} * kHeadDim * 2;
     kv_ = {.pages = nullptr,

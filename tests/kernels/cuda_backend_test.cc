@@ -270,7 +270,7 @@ TEST_F(CudaBackend, TensorCoresAreCloseToTheReference) {
 TEST_F(CudaBackend, DrawsAreTheReferences) {
   const auto checkpoint = make_micro_checkpoint(micro_config(), 3);
   const auto prompt = random_tokens(9, 384, 4);
-  std::vector<SamplingParams> kinds(5);
+  std::vector<SamplingParams> kinds(7);
   kinds[0].temperature = 0.0F;
   kinds[1].temperature = 1.0F;
   kinds[2].temperature = 5.0F;
@@ -278,11 +278,11 @@ TEST_F(CudaBackend, DrawsAreTheReferences) {
   kinds[4].temperature = 2.0F;
   kinds[4].ignore_eos = true;
   kinds[4].stop_ids = {7};
-  const auto run = [&](const TestBackend& backend) {
+  const auto run = [&](const TestBackend& backend, const std::vector<SamplingParams>& asked) {
     StepRunner runner(backend, *checkpoint, small_options(), {1, 33, 383});
     std::vector<TokenId> tokens;
     SlotId slot = 0;
-    for (SamplingParams sampling : kinds) {
+    for (SamplingParams sampling : asked) {
       sampling.seed = 1234 + static_cast<std::uint64_t>(slot);
       runner.builder().admit(slot++, sampling);
     }
@@ -294,7 +294,17 @@ TEST_F(CudaBackend, DrawsAreTheReferences) {
     }
     return tokens;
   };
-  EXPECT_EQ(run(cuda()), run(ref()));
+  // What comes first without it is masked, by the card and, with more ids than it takes, the host.
+  const TokenId favourite = run(ref(), {kinds[0]}).front();
+  for (const std::size_t kind : {5U, 6U}) {
+    kinds[kind].temperature = 0.0F;
+    kinds[kind].ignore_eos = true;
+    kinds[kind].stop_ids = {2, favourite, 9, 11};
+  }
+  kinds[6].stop_ids.push_back(12);
+  const auto tokens = run(ref(), kinds);
+  EXPECT_EQ(run(cuda(), kinds), tokens);
+  for (std::size_t i = 5; i < tokens.size(); i += kinds.size()) EXPECT_NE(tokens[i], favourite);
 }
 
 TEST_F(CudaBackend, StatisticsCountTheExpertsThatWereRead) {

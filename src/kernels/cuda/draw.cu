@@ -58,7 +58,9 @@ __global__ void __launch_bounds__(kBlockThreads) draw_kernel(const DrawArgs args
   DrawPart best{0.0, -1};
   for (int id = blockIdx.x * kBlockThreads + threadIdx.x; id < args.vocab;
        id += kDrawParts * kBlockThreads) {
-    const bool allowed = (args.banned[id / 32] >> (id % 32) & 1U) == 0;
+    bool allowed = (args.banned[id / 32] >> (id % 32) & 1U) == 0;
+#pragma unroll
+    for (const std::int32_t masked : how.masked) allowed = allowed && id != masked;
     if (allowed && isfinite(logits[id])) offer(best, how, logits[id], id);
   }
   best = best_of_block(best);

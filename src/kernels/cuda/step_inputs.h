@@ -25,11 +25,14 @@ enum class DrawKind : std::int32_t {
   kGumbel   // on the card: the maximum of logit * scale + noise
 };
 
+inline constexpr std::int32_t kMostMasked = 4;  // ids of a row that the card leaves out
+
 struct StepLogits {
-  std::int32_t row;  // -1: nothing to compute
-  DrawKind draw;
-  double scale;       // 1 / temperature
-  std::uint64_t key;  // of the noise: see HostSampler
+  std::int32_t row = -1;  // -1: nothing to compute
+  DrawKind draw = DrawKind::kHost;
+  double scale = 1.0;                                   // 1 / temperature
+  std::uint64_t key = 0;                                // of the noise: see HostSampler
+  std::int32_t masked[kMostMasked] = {-1, -1, -1, -1};  // stop ids that may not come yet
 };
 
 // Group g's entries for logical pages [first_page[g], ...) start at pages[table[g]].

@@ -15,30 +15,36 @@ StepInputs inputs_at(std::byte* device, const StepLayout& layout) {
           reinterpret_cast<const std::int32_t*>(device + layout.pages)};
 }
 
-// The card draws where nothing but the ids that are never emitted is masked, no logit is changed
-// and no log-probability is asked for.
+bool masks_stops(const SlotState& slot) {
+  return slot.sampling.ignore_eos || slot.num_generated < slot.sampling.min_tokens;
+}
+
+// The card draws where nothing but a few ids is masked, no logit is changed and no log-probability
+// is asked for.
 bool card_draws(const SlotState& slot, const LogitsRow& row) {
   const SamplingParams& sampling = slot.sampling;
   if (row.kind == LogitsKind::kPromptLogprob || row.top_n >= 0 || row.mask_index >= 0) return false;
   if (!sampling.logit_bias.empty() || sampling.needs_history()) return false;
-  const bool masks_stops = sampling.ignore_eos || slot.num_generated < sampling.min_tokens;
-  if (masks_stops && !sampling.stop_ids.empty()) return false;
+  if (masks_stops(slot) && sampling.stop_ids.size() > kMostMasked) return false;
   return sampling.greedy() ||
          (sampling.top_k <= 0 && sampling.top_p >= 1.0F && sampling.min_p <= 0.0F);
 }
 
 StepLogits logits_of(const HostStep& step, std::int32_t index) {
-  if (!step.wants_logits(index)) return {.row = -1, .draw = DrawKind::kHost, .scale = 0, .key = 0};
+  StepLogits logits;
+  if (!step.wants_logits(index)) return logits;
   const LogitsRow& row = *step.logits_row(index);
   const RowInput& input = step.rows()[static_cast<std::size_t>(row.row)];
   const SlotState& slot = step.slot(input.slot);
-  StepLogits logits{.row = row.row, .draw = DrawKind::kHost, .scale = 1.0, .key = 0};
+  logits.row = row.row;
   if (!card_draws(slot, row)) return logits;
   logits.draw = slot.sampling.greedy() ? DrawKind::kGreedy : DrawKind::kGumbel;
   if (logits.draw == DrawKind::kGumbel) {
     logits.scale = 1.0 / static_cast<double>(slot.sampling.temperature);
     logits.key = random_at(slot.sampling.seed, static_cast<std::uint64_t>(input.position));
   }
+  if (masks_stops(slot))
+    std::copy(slot.sampling.stop_ids.begin(), slot.sampling.stop_ids.end(), logits.masked);
   return logits;
 }
 
