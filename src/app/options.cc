@@ -150,6 +150,12 @@ void check_together(Options& options) {
                 R"(one line an answer: {"text": "<|channel|>final<|message|>hi<|return|>"})");
   if (options.load_format != LoadFormat::kScripted && !options.script_file.empty())
     usage_error("--script needs --load-format scripted");
+  if (options.rebuild_above_percent > 0 &&
+      options.gpu_memory_utilization * 100 >= options.rebuild_above_percent)
+    usage_error(
+        fmt::format("--rebuild-on-vram {}: --gpu-memory-utilization {} fills the card as far",
+                    options.rebuild_above_percent, options.gpu_memory_utilization),
+        "the model would be rebuilt again and again; leave a few percent between them");
   const bool float_path =
       options.cuda_path == CudaPath::kAuto || options.cuda_path == CudaPath::kGeneric75;
   if (options.deterministic && !float_path)

@@ -130,6 +130,15 @@ TEST(CommandLine, AStepHoldsEverySequence) {
               HasSubstr("is below --max-num-seqs"));
 }
 
+TEST(Options, RebuildsBeginAboveWhatTheModelMayTake) {
+  EXPECT_THAT(failure_of({"serve", "--rebuild-on-vram", "90:30", "--gpu-memory-utilization", "0.9"})
+                  .message,
+              HasSubstr("--rebuild-on-vram 90"));
+  EXPECT_EQ(parse_line("serve --rebuild-on-vram 95:30 --gpu-memory-utilization 0.9")
+                .options.rebuild_above_percent,
+            95);
+}
+
 TEST(Options, DeterministicExcludesTensorCores) {
   EXPECT_TRUE(parse_line("serve --deterministic").options.deterministic);
   EXPECT_THAT(failure_of({"serve", "--deterministic", "--cuda-path", "sm90"}).message,
