@@ -32,29 +32,41 @@ part() {
   summary+=("$(printf '%-10s exit %-4s %4d s' "$name" "$code" "$((SECONDS - begin))")")
 }
 
-# Loads the model once for each shape.
+# Loads the model once for each shape. Lines of JSON go to $out/bench.jsonl.
 bench() {
   local shape
-  for shape in "--batch 1" "--batch 1 --enforce-eager --output-tokens 16" "--batch 8" "--batch 32" \
-    "--prompt-tokens 2048 --max-num-batched-tokens 2048 --output-tokens 16"; do
-    echo "bench $shape"
+  : >"$out/bench.jsonl"
+  for shape in "--prompt-tokens 16 --dense-dtype bf16" "--prompt-tokens 16 --dense-dtype int8" \
+    "--prompt-tokens 16 --dense-dtype int8 --cuda-path generic80" \
+    "--prompt-tokens 16 --dense-dtype int8 --deterministic" \
+    "--prompt-tokens 16 --dense-dtype int8 --context-tokens 65536 --output-tokens 64" \
+    "--prompt-tokens 1024 --dense-dtype int8 --batch 8" \
+    "--prompt-tokens 1024 --dense-dtype int8 --batch 32" \
+    "--prompt-tokens 1024 --dense-dtype int8 --batch 64" "--prompt-tokens 512 --output-tokens 4" \
+    "--prompt-tokens 2048 --output-tokens 4" "--prompt-tokens 8192 --output-tokens 4"; do
     # shellcheck disable=SC2086
-    .gpu/strata bench --load-format dummy:20b --backend cuda --prompt-tokens 512 \
-      --output-tokens 64 --max-num-batched-tokens 512 $shape || return 1
+    .gpu/strata bench --load-format dummy:20b --backend cuda --max-num-batched-tokens 2048 \
+      --output-tokens 96 $shape --json >>"$out/bench.jsonl" || return 1
+    tail -n 1 "$out/bench.jsonl" | python3 -c '
+import json, sys
+figures = json.loads(sys.stdin.readline())
+print("%-75s prompt %9.1f  decode %8.1f tok/s" %
+      (sys.argv[1], figures["prompt_tok_s"], figures["decode_tok_s"]))' "$shape"
   done
 }
 
+export out
 export -f bench
 for name in "${parts[@]}"; do
   case $name in
     stages) part stages 100 .gpu/test_kernels --gtest_filter='*/cuda:Cuda*' ;;
     goldens) part goldens 120 .gpu/test_golden --gtest_filter='GoldenCuda.*:*Synth*cuda*' ;;
     memcheck) part memcheck 100 compute-sanitizer --tool memcheck --error-exitcode 9 \
-      .gpu/test_kernels --gtest_filter='*ModelSteps.Batch*/cuda:*Attend*Window*/cuda:*Experts*/cuda:*Dense*Head*/cuda:CudaBackend.Tensor*:CudaBackend.Draws*' ;;
+      .gpu/test_kernels --gtest_filter='*ModelSteps.Batch*/cuda:*Attend*Window*/cuda:*Experts*/cuda:*Dense*Head*/cuda:CudaBackend.Tensor*:CudaBackend.Streamed*:CudaBackend.Draws*' ;;
     racecheck) part racecheck 60 compute-sanitizer --tool racecheck --error-exitcode 9 \
       .gpu/test_kernels --gtest_filter='*ModelSteps.Padding*/cuda:*Attend*Page*/cuda' ;;
     bench) part bench 240 bash -c bench
-      grep -vE '^\{' "$out/bench.log" ;;
+      cat "$out/bench.log" ;;
     *) echo "unknown part $name" >&2; exit 2 ;;
   esac
 done
