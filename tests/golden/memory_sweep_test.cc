@@ -119,10 +119,19 @@ TEST_F(MemorySweep, AnyAllocationOfALoadMayFail) {
   }
 }
 
+// Some of each site, first and last among them; all of them failed in a load above.
+std::vector<std::size_t> spread_over(std::size_t allocations) {
+  constexpr std::size_t kSome = 6;
+  std::vector<std::size_t> out;
+  for (std::size_t n = 1; n < allocations; n += allocations / kSome + 1) out.push_back(n);
+  out.push_back(allocations);
+  return out;
+}
+
 TEST_F(MemorySweep, AnyAllocationOfARebuildMayFail) {
   const std::size_t before = host_memory_live_bytes();
   for (const Site& site : sites_of_a_load(model_)) {
-    for (const std::size_t n : {std::size_t{1}, site.allocations}) {
+    for (const std::size_t n : spread_over(site.allocations)) {
       const auto running = engine();
       ASSERT_TRUE(fault::arm("model.step=oom:6,alloc." + site.name + "=oom:" + std::to_string(n)));
       EXPECT_EQ(expect_text_or_503(*running), 0U) << "there was no model to go on with";
