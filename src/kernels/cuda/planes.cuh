@@ -187,7 +187,6 @@ class RowStream {
  public:
   __device__ RowStream(const Pieces& weights, const WarpRows& rows)
       : weights_(weights), rows_(rows), steps_(padded_k(weights.k) / Pieces::kStepBytes) {
-    // The last steps may reach behind a row: lanes there repeat its last piece.
     start_group();
   }
 
@@ -196,9 +195,9 @@ class RowStream {
     for (int slot = 0; slot < kAhead; ++slot) load(slot);
   }
 
-  // Calls `done(g, value)` for each group: the lane's value is row r, column c with r * kColumns +
-  // c
-  // == sum_of_lane<kRows * kColumns>(). Column c are the inputs at planes + columns[c].
+  // Calls `done(g, value)` for each group: the lane's value is that of row r and column c where
+  // r * kColumns + c == sum_of_lane<kRows * kColumns>(). Column c are the inputs at planes +
+  // columns[c].
   template <int kColumns, class Done>
   __device__ void multiply(const std::byte* planes, const int (&columns)[kColumns], Done&& done) {
     const int total = rows_.groups * steps_;
@@ -231,6 +230,8 @@ class RowStream {
     }
   }
 
+  // The next step's pieces. The last steps may reach behind a row: lanes there repeat its last
+  // piece, and the inputs there are zeros.
   __device__ void load(int slot) {
     const bool wanted = next_group_ < rows_.groups;
     const int piece = min(next_step_ * kWarp + lane_id(), weights_.k / Pieces::kValues - 1);
