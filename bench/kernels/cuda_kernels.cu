@@ -163,9 +163,6 @@ class Bench {
     router_logits_ = take<float>(std::size_t{kTileTokens} * kExperts);
     planes_ = zeros(std::size_t{kTileTokens} * plane_bytes(kHidden));
     inner_planes_ = zeros(std::size_t{kTileTokens} * kTopK * plane_bytes(kIntermediate));
-    check(
-        cudaMemsetAsync(planes_, 0, std::size_t{kTileTokens} * plane_bytes(kHidden), stream_.get()),
-        "filling");
     arrived_ = take<std::int32_t>(kTileTokens);
     check(cudaMemsetAsync(arrived_, 0, kTileTokens * 4, stream_.get()), "filling");
     banned_ = take<std::uint32_t>((kVocab + 31) / 32);

@@ -24,6 +24,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* kWithoutCard = "--backend cpu does without the card";
+
 // Folders below know nothing of exit codes: what they throw while the model is opened or loaded
 // becomes kExitModel or kExitMemory here.
 template <typename Fn>
@@ -34,7 +36,7 @@ auto loading(Fn&& fn) {
     if (error.exit_code() != kExitUsage) throw;
     throw StartupError(error.what(), error.hint(), kExitModel);
   } catch (const DeviceError& error) {
-    throw StartupError(error.what(), "--backend cpu does without the card", kExitFailure);
+    throw StartupError(error.what(), kWithoutCard, kExitFailure);
   } catch (const MemoryError& error) {
     throw StartupError(error.what(), "lower --max-model-len or --max-num-seqs, or add memory",
                        kExitMemory);
@@ -63,7 +65,7 @@ kernels::CudaDevice usable_card() {
 }
 
 CardMemory card_memory(const Options& options) {
-  const kernels::CudaMemory memory = loading([] { return kernels::cuda_memory(); });
+  const kernels::CudaMemory memory = kernels::cuda_memory();
   return {.total_bytes = memory.total_bytes,
           .free_bytes = memory.free_bytes,
           .limit_bytes = options.gpu_memory_limit_bytes,
@@ -214,8 +216,13 @@ void ModelSetup::choose_backend() {
   if (any || asked.backend == BackendChoice::kCuda) {
     const kernels::CudaDevice card = any ? kernels::find_cuda_device() : usable_card();
     use(BackendChoice::kCuda);
-    auto plan = card.usable ? plan_card(asked, options_, card, config_)
-                            : Result<MemoryPlan>(fail(ErrorCode::kUnavailable, card.problem));
+    Result<MemoryPlan> plan = fail(ErrorCode::kUnavailable, card.problem);
+    try {
+      if (card.usable) plan = plan_card(asked, options_, card, config_);
+    } catch (const DeviceError& error) {  // it does not answer
+      if (!any) throw StartupError(error.what(), kWithoutCard, kExitFailure);
+      plan = fail(ErrorCode::kUnavailable, error.what());
+    }
     if (plan) {
       plan_ = std::move(*plan);
       options_.dense =

@@ -15,7 +15,7 @@ namespace strata::app {
 
 enum class Command { kServe, kChat, kBench, kPlan, kBenchServe };
 enum class BackendChoice { kAuto, kCpu, kRef, kCuda };
-// How a card multiplies: by float32 everywhere, or steps of many rows in bf16 on tensor cores.
+// The kernels of cards of that compute capability: docs/cli.md, Backends.
 enum class CudaPath { kAuto, kGeneric75, kGeneric80, kGeneric89, kSm90 };
 enum class DenseChoice { kAuto, kBf16, kInt8 };
 enum class LoadFormat { kSafetensors, kDummy, kScripted };

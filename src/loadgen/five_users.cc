@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
+#include <array>
 
 namespace strata::loadgen {
 namespace {
@@ -19,14 +19,15 @@ std::span<const Outcome> middle(std::span<const Outcome> outcomes) {
   return outcomes.subspan(kFiveUsersDropped, outcomes.size() - 2 * kFiveUsersDropped);
 }
 
+constexpr std::array kP99 = {99.0};
+double p99(const Spread& spread) { return spread.percentiles.front().second; }
+
 template <typename Get>
-FiveUsersValue value_of(std::span<const Outcome> outcomes, Get get) {
+Spread spread_over(std::span<const Outcome> outcomes, Get get) {
   std::vector<double> values;
   for (const Outcome& outcome : middle(outcomes))
     if (outcome.success) values.push_back(get(outcome));
-  if (values.empty()) return {};
-  std::sort(values.begin(), values.end());
-  return {mean(values), standard_deviation(values), percentile(values, 50), percentile(values, 99)};
+  return spread_of(std::move(values), kP99);
 }
 
 double rate_of(const Outcome& outcome) {
@@ -34,14 +35,14 @@ double rate_of(const Outcome& outcome) {
   return seconds > 0 ? static_cast<double>(outcome.output_tokens - 1) / seconds : 0.0;
 }
 
-std::string row(const char* name, const FiveUsersValue& value, double article) {
+std::string row(const char* name, const Spread& value, double article) {
   return fmt::format("{:<18} {:>8.2f} {:>7.2f} {:>7.2f} {:>7.2f} {:>8}\n", name, value.mean,
-                     value.std, value.p50, value.p99, article);
+                     value.std, value.median, p99(value), article);
 }
 
-std::string json_of(const char* name, const char* unit, const FiveUsersValue& value) {
+std::string json_of(const char* name, const char* unit, const Spread& value) {
   return fmt::format(R"("mean_{0}_{1}":{2},"std_{0}_{1}":{3},"p50_{0}_{1}":{4},"p99_{0}_{1}":{5},)",
-                     name, unit, value.mean, value.std, value.p50, value.p99);
+                     name, unit, value.mean, value.std, value.median, p99(value));
 }
 
 }  // namespace
@@ -60,9 +61,9 @@ std::vector<Prompt> five_users_prompts(const LoadOptions& options, std::int32_t 
 
 FiveUsers five_users_of(std::span<const Outcome> natural, std::span<const Outcome> long_answers) {
   FiveUsers out;
-  out.ttft_ms = value_of(natural, [](const Outcome& o) { return o.ttft * 1e3; });
-  out.e2e_s = value_of(natural, [](const Outcome& o) { return o.latency; });
-  out.tokens_per_s = value_of(long_answers, rate_of);
+  out.ttft_ms = spread_over(natural, [](const Outcome& o) { return o.ttft * 1e3; });
+  out.e2e_s = spread_over(natural, [](const Outcome& o) { return o.latency; });
+  out.tokens_per_s = spread_over(long_answers, rate_of);
   for (const auto part : {natural, long_answers})
     for (const Outcome& outcome : part) out.failed += outcome.success ? 0 : 1;
   return out;

@@ -26,17 +26,10 @@ void apply_five_users(LoadOptions& options);
 // Fifty times the one prompt, with answers of at most `output_tokens`.
 std::vector<Prompt> five_users_prompts(const LoadOptions& options, std::int32_t output_tokens);
 
-struct FiveUsersValue {
-  double mean = 0;
-  double std = 0;
-  double p50 = 0;
-  double p99 = 0;
-};
-
 struct FiveUsers {
-  FiveUsersValue ttft_ms;
-  FiveUsersValue e2e_s;
-  FiveUsersValue tokens_per_s;  // of one user, after the first token
+  Spread ttft_ms;  // with their p99
+  Spread e2e_s;
+  Spread tokens_per_s;  // of one user, after the first token
   std::int64_t failed = 0;
 };
 

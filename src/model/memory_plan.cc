@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <fstream>
 #include <limits>
+#include <optional>
 #include <string>
 
 #include "base/json.h"
@@ -294,7 +295,7 @@ Result<MemoryPlan> make_card_plan(const PlanRequest& request, const PlanFreedom&
   std::vector<kernels::WeightFormat> formats = {request.dense};
   if (free.dense) formats = {kernels::WeightFormat::kBf16, kernels::WeightFormat::kI8g32};
 
-  Result<MemoryPlan> best = make_memory_plan(request);
+  std::optional<Result<MemoryPlan>> best;
   PlanRequest smaller = request;
   for (const kernels::WeightFormat format : formats) {
     for (const Size& size : sizes) {
@@ -303,16 +304,17 @@ Result<MemoryPlan> make_card_plan(const PlanRequest& request, const PlanFreedom&
       smaller.max_num_seqs = size.seqs;
       Result<MemoryPlan> plan = make_memory_plan(smaller);
       if (!plan) {
-        if (!best) best = std::move(plan);  // the shortfall of the smallest
+        if (!best || !*best) best = std::move(plan);  // the shortfall of the smallest
         continue;
       }
       if (request.max_model_len > 0 ||
           plan->max_model_len >= std::min(kLongEnough, request.config.max_context))
         return plan;
-      if (!best || plan->max_model_len > best->max_model_len) best = std::move(plan);
+      const bool longest = !best || !*best || plan->max_model_len > (*best)->max_model_len;
+      if (longest) best = std::move(plan);
     }
   }
-  return best;
+  return std::move(*best);
 }
 
 std::string format_plan(const MemoryPlan& plan) {

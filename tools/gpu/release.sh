@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the program for every card it knows, in build/release-cuda: machine code for compute
 # capability 7.5 to 12.0, and portable code from which a driver makes that of others. Prints what is
-# in it. Takes about an hour on two cores.
+# in it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source tools/setup/packages.sh

@@ -53,6 +53,7 @@ class Engine:
         self.log = OUT / f"serve_{name}.log"
         self.command = [*command, "--port", str(self.port)]
         self.gaps = {}  # of each rate: share of inter-token gaps up to so many ms
+        self.best_goodput = 0.0
 
     def __enter__(self):
         print(f"== {self.name}: {shlex.join(self.command)}", flush=True)
@@ -158,6 +159,7 @@ def rates(engine):
                     + f" {goodput:>8.2f}")
         if num_good < GOOD_SHARE * count:
             break
+    engine.best_goodput = best
     return ["open loop, mixed prompts",
             f"{'rate':>6} {'done':>11} {'TTFT p50':>9} {'p99':>9} {'ITL p50':>9} {'p99':>9}"
             f" {'tok/s':>9} {'good':>6} {'goodput':>8}", *rows,
@@ -181,22 +183,18 @@ def five_users(engine):
             line("256 tokens, tok/s", "tokens_per_s"), f"{f['failed']} failed"]
 
 
-def best_goodput(rows):
-    return float(rows[-1].split()[2])
-
-
-def measure(name, command):
+def measure(name, command, only_rates):
     """Tables of a server, and its best goodput."""
     with Engine(name, command) as engine:
         engine.load("warm", 60, *random_load(1, 4, E["INPUT"], 8, 0))
-        loads = rates(engine) if E["CHUNK_ONLY"] else [*single_prompts(engine), *five_users(engine),
-                                                       *rates(engine)]
+        loads = [] if only_rates else [*single_prompts(engine), *five_users(engine)]
+        loads += rates(engine)
         tables = [f"== {name} (ms; good: TTFT <= {TTFT_LIMIT_S:g} s, own ITL p99 <= "
                   f"{1e3 * GAP_LIMIT_S:g} ms)", *loads, f"{ENGINE_LIMIT_S - engine.left():.0f} s in all"]
         with open(OUT / "serve_load.jsonl", "a") as out:
             json.dump({"name": name, "command": command, "tables": tables, "gaps": engine.gaps}, out)
             out.write("\n")
-        return tables, best_goodput(loads)
+        return tables, engine.best_goodput
 
 
 def main():
@@ -212,17 +210,17 @@ def main():
     tables, failed, best = [], 0, {}
     for name, (command, chunk_flag) in engines.items():
         for turn, chunk in enumerate(E["CHUNKS"].split()):
-            os.environ["CHUNK_ONLY"] = "1" if turn else ""
             try:
-                of_one, goodput = measure(f"{name}_{chunk}", [*command, chunk_flag, chunk])
+                of_one, goodput = measure(f"{name}_{chunk}", [*command, chunk_flag, chunk], turn > 0)
                 tables += ["", *of_one]
                 best[name] = max(best.get(name, 0.0), goodput)
             except SystemExit as failure:
                 failed = 1
                 tables += ["", f"== {name}", str(failure)]
     print("\n".join(tables))
-    print("best goodput, requests/s: " + ", ".join(f"{n} {g:.2f}" for n, g in best.items())
-          + (f"; {best['strata'] / best['llama']:.1f} times" if best.get("llama") else ""))
+    ratio = f"; {best['strata'] / best['llama']:.1f} times" if all(
+        best.get(name) for name in ("strata", "llama")) else ""
+    print("best goodput, requests/s: " + ", ".join(f"{n} {g:.2f}" for n, g in best.items()) + ratio)
     sys.exit(failed)
 
 

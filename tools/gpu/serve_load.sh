@@ -24,7 +24,7 @@ export PROMPTS=${PROMPTS:-128 512 1024 2048 8192 32768}
 export REPEATS=${REPEATS:-5}
 export STRATA=${STRATA:-.gpu/strata} LLAMA=${LLAMA:-.gpu/llama/llama-server}
 export STRATA_ARGS=${STRATA_ARGS:-} LLAMA_ARGS=${LLAMA_ARGS:-}
-export GGUF=${1:-} CHUNK_ONLY=
+export GGUF=${1:-}
 OUT=${OUT:-$PWD/.gpu/out}
 export OUT
 LD_LIBRARY_PATH=$PWD/.gpu/lib:$(dirname "$LLAMA")${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}

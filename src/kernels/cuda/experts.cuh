@@ -42,6 +42,14 @@ __device__ inline int pair_of(const Routing& routing, const ExpertTile& tile, in
   return routing.order[tile.begin + min(index, tile.count - 1)];
 }
 
+// Tile `index`, read before it is known whether the step has so many: no wait.
+struct TakenTile {
+  ExpertTile tile;
+  bool there;
+  __device__ TakenTile(const Routing& routing, unsigned index)
+      : tile(routing.tiles[index]), there(static_cast<std::int32_t>(index) < *routing.num_tiles) {}
+};
+
 // The most tiles a step of this shape can have.
 inline unsigned most_tiles(const ExpertsArgs& args) {
   const std::int32_t pairs = args.rows * args.routing.top_k;

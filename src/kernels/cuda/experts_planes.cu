@@ -46,8 +46,8 @@ __global__ void __launch_bounds__(kBlockThreads, kMostColumns == 1 ? kOneRowBloc
   dependency_wait();
   dependents_may_start();
   const Routing& routing = args.routing;
-  const ExpertTile tile = routing.tiles[blockIdx.y];  // before it is known to be one: no wait
-  if (static_cast<std::int32_t>(blockIdx.y) >= *routing.num_tiles) return;
+  const auto [tile, there] = TakenTile(routing, blockIdx.y);
+  if (!there) return;
   const SlabLayout& layout = args.slab;
   const Slab slab{args.slabs[tile.expert], layout};
   const int first = blockIdx.x * kOutputs * kRows;
@@ -86,8 +86,7 @@ __global__ void __launch_bounds__(kBlockThreads, kRowsBlocks) down_kernel(const 
   const Routing& routing = args.routing;
   dependents_may_start();
   // Known before gate_up has ended: it waited for route before it let this kernel start.
-  const ExpertTile tile = routing.tiles[blockIdx.y];
-  const bool mine = static_cast<std::int32_t>(blockIdx.y) < *routing.num_tiles;
+  const auto [tile, mine] = TakenTile(routing, blockIdx.y);
   const SlabLayout& layout = args.slab;
   const Slab slab{mine ? args.slabs[tile.expert] : nullptr, layout};
   const int first = (blockIdx.x * kBlockWarps + warp_id()) * kGroups * kRows;

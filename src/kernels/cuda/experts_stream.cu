@@ -27,8 +27,8 @@ __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
   dependency_wait();
   dependents_may_start();
   const Routing& routing = args.routing;
-  const ExpertTile group = routing.tiles[blockIdx.x];  // before it is known to be one: no wait
-  if (static_cast<std::int32_t>(blockIdx.x) >= *routing.num_tiles) return;
+  const auto [group, there] = TakenTile(routing, blockIdx.x);
+  if (!there) return;
   const SlabLayout& layout = args.slab;
   const Slab slab{args.slabs[group.expert], layout};
   const Bf16Chunks weights = kDown ? slab_chunks(slab, layout.down_blocks, layout.intermediate)

@@ -91,8 +91,7 @@ void launch_dense(cudaStream_t stream, const DenseArgs& args);
 void launch_normed_head(cudaStream_t stream, std::int32_t first, const NormArgs& norm,
                         const DenseArgs& args);
 void launch_dense_stream(cudaStream_t stream, const DenseArgs& args);
-void launch_dense_planes(cudaStream_t stream,
-                         const DenseArgs& args);  // int8 weights, up to kPlaneRows
+void launch_dense_planes(cudaStream_t stream, const DenseArgs& args);  // int8, up to kPlaneRows
 void launch_normed_head_stream(cudaStream_t stream, std::int32_t first, const NormArgs& norm,
                                const DenseArgs& args);
 void launch_normed_head_planes(cudaStream_t stream, std::int32_t first, const NormArgs& norm,
@@ -118,8 +117,8 @@ struct QkvArgs {
   float* q;  // [rows, q_dim]
 };
 void launch_qkv(cudaStream_t stream, const QkvArgs& args);
-void launch_qkv_stream(cudaStream_t stream, const QkvArgs& args);  // bfloat16 weights
-void launch_qkv_planes(cudaStream_t stream, const QkvArgs& args);  // int8 weights
+void launch_qkv_stream(cudaStream_t stream, const QkvArgs& args);
+void launch_qkv_planes(cudaStream_t stream, const QkvArgs& args);  // int8, up to kPlaneRows
 void launch_qkv_gemm(cudaStream_t stream, const QkvArgs& args);
 
 struct AttendArgs {
