@@ -300,6 +300,13 @@ class Bench {
                                              : kTileTokens;
   }
 
+  // Of a product of so many rows; in the order of MXFP4 experts' inputs if it is for those.
+  NormArgs norm(int rows, bool for_experts) const {
+    NormArgs args = norm(normed_);
+    if (products(rows) == Products::kGemm) args.out16 = x16_;
+    if (for_experts) args.order16 = experts_input_order(slab_.format);
+    return args;
+  }
   NormArgs norm(float* out) const {
     return {inputs_, x_, delta_, nullptr, bias_, 1e-5F, kHidden, out};
   }
@@ -349,8 +356,9 @@ class Bench {
   }
   RouteArgs route(int rows, int layer) const {
     std::byte* const planes = products(rows) == Products::kStream ? planes_ : nullptr;
-    return {norm(normed_),  router_[layer], bias_, routing_, planes, table_ + layer * kExperts,
-            router_logits_, arrived_};
+    return {norm(rows, true), router_[layer], bias_,
+            routing_,         planes,         table_ + layer * kExperts,
+            router_logits_,   arrived_,       is_one_row(rows, slab_, kExperts, kTopK)};
   }
   ExpertsArgs experts(int rows, int layer) const {
     return {.routing = routing_,
@@ -365,6 +373,7 @@ class Bench {
             .x16 = x16_,
             .inner16 = inner16_,
             .inner = inner_,
+            .logits = is_one_row(rows, slab_, kExperts, kTopK) ? router_logits_ : nullptr,
             .planes = products(rows) == Products::kStream ? planes_ : nullptr,
             .inner_planes = inner_planes_,
             .outer = outer_,
@@ -387,7 +396,7 @@ class Bench {
     const double window_keys = std::min<double>(keys, kWindow);
     std::printf("%d experts read\n", read);
     cell(rows, "norm", kLayers, 0, 0,
-         [&](int) { launch_norm(stream_.get(), rows, norm(normed_)); });
+         [&](int) { launch_norm(stream_.get(), rows, norm(rows, false)); });
     cell(rows, "qkv", kLayers, qkv_bytes, qkv_flops,
          [&](int layer) { launch_qkv(stream_.get(), qkv(rows, layer)); });
     cell(rows, "full", kLayers, kv_bytes, 4.0 * rows * keys * 4096,
@@ -410,7 +419,7 @@ class Bench {
     cell(rows, "layers", 1, kLayers * (qkv_bytes + out_bytes + moe_bytes),
          kLayers * (qkv_flops + out_flops + moe_flops), [&](int) {
            for (int layer = 0; layer < kLayers; ++layer) {
-             if (rows > 2) launch_norm(stream_.get(), rows, norm(normed_));
+             if (rows > 2) launch_norm(stream_.get(), rows, norm(rows, false));
              launch_qkv(stream_.get(), qkv(rows, layer));
              launch_attend(stream_.get(), attend(rows, layer, layer % 2 == 0));
              launch_dense(stream_.get(), dense(rows, out_[layer], attn_, delta_));

@@ -23,11 +23,15 @@ class CudaTensorCores : public testing::Test {
   }
 };
 
-TestBackend cuda() {
+constexpr auto kBf16 = kernels::WeightFormat::kBf16;
+constexpr auto kInt8 = kernels::WeightFormat::kI8g32;
+
+TestBackend cuda(kernels::WeightFormat dense = kBf16) {
   TestBackend backend;
   backend.name = "cuda";
   backend.attn_index = [](int i) { return i; };
-  backend.make = [](kernels::BackendContext context) -> std::shared_ptr<kernels::Backend> {
+  backend.make = [dense](kernels::BackendContext context) -> std::shared_ptr<kernels::Backend> {
+    context.dense = dense;
     return kernels::make_cuda_backend(std::move(context));
   };
   return backend;
@@ -50,9 +54,10 @@ ModelConfig one_layer(std::int32_t hidden, std::int32_t intermediate, std::int32
   return config;
 }
 
-// A layer of the 20b with fewer experts.
-ModelConfig layer_of_20b() {
-  ModelConfig config = one_layer(2880, 2880, 8);
+// A layer of the 20b, with fewer experts where those of more would be the same work.
+ModelConfig layer_of_20b(std::int32_t experts = 8) {
+  ModelConfig config = one_layer(2880, 2880, experts);
+  config.experts_per_token = 4;
   config.num_q_heads = 64;
   config.num_kv_heads = 8;
   config.head_dim = 64;
@@ -61,7 +66,7 @@ ModelConfig layer_of_20b() {
 
 // What the stages of a layer write for `rows` rows of a prompt.
 struct Layer {
-  Floats q, attn, delta_attn, delta_moe;
+  Floats q, attn, delta_attn, x, delta_moe;
 };
 
 Layer run_layer(StageTester& tester, std::int32_t rows) {
@@ -84,7 +89,9 @@ Layer run_layer(StageTester& tester, std::int32_t rows) {
   tester.write(act.attn, attn);
   tester.backend().attn_out(tester.shape(), 0, tester.layer(0), act.attn, act.delta_attn);
   out.delta_attn = tester.read(act.delta_attn, count(config.hidden));
-  tester.backend().route(tester.shape(), 0, tester.layer(0), act.x, {});
+  tester.write(act.delta_attn, random_floats(count(config.hidden), 33));
+  tester.backend().route(tester.shape(), 0, tester.layer(0), act.x, {act.delta_attn, {}});
+  out.x = tester.read(act.x, count(config.hidden));
   tester.backend().cut(kernels::CutPoint::kAfterRoute, 0);
   tester.backend().experts(tester.shape(), 0, act.delta_moe);
   out.delta_moe = tester.read(act.delta_moe, count(config.hidden));
@@ -119,7 +126,8 @@ void expect_near(const Floats& got, const Floats& wanted, double share, const st
       << what << ": value " << at << " is " << got[at] << ", not " << wanted[at];
 }
 
-void compare(const ModelConfig& config, std::initializer_list<std::int32_t> rows, int favoured) {
+void compare(const ModelConfig& config, std::initializer_list<std::int32_t> rows, int favoured,
+             kernels::WeightFormat dense = kBf16) {
   auto checkpoint = [&] {
     auto made = make_micro_checkpoint(config, 17);
     if (favoured > 0) {
@@ -130,8 +138,8 @@ void compare(const ModelConfig& config, std::initializer_list<std::int32_t> rows
     return made;
   };
   for (const std::int32_t count : rows) {
-    StageTester float32(cuda(), checkpoint(), options(false));
-    StageTester tensor(cuda(), checkpoint(), options(true));
+    StageTester float32(cuda(dense), checkpoint(), options(false));
+    StageTester tensor(cuda(dense), checkpoint(), options(true));
     const Layer wanted = run_layer(float32, count);
     const Layer got = run_layer(tensor, count);
     const std::string where =
@@ -139,12 +147,24 @@ void compare(const ModelConfig& config, std::initializer_list<std::int32_t> rows
     expect_near(got.q, wanted.q, 4e-3, where + "q");
     expect_near(got.attn, wanted.attn, 5e-2, where + "attn");
     expect_near(got.delta_attn, wanted.delta_attn, 4e-3, where + "attn_out");
+    EXPECT_EQ(got.x, wanted.x) << where;
     expect_near(got.delta_moe, wanted.delta_moe, 2e-2, where + "experts");
     EXPECT_TRUE(got.q != wanted.q) << "both took one path";
   }
 }
 
 TEST_F(CudaTensorCores, LayerOfThe20b) { compare(layer_of_20b(), {9, 17, 33, 65, 200}, 0); }
+
+// Steps of one row have kernels of their own.
+TEST_F(CudaTensorCores, FewRowsOfThe20b) {
+  compare(layer_of_20b(), {1, 2, 3, 8}, 0);
+  compare(layer_of_20b(), {1, 2, 8, 20}, 0, kInt8);
+}
+
+TEST_F(CudaTensorCores, OneRowChoosesAmongMoreExpertsThanLanes) {
+  compare(layer_of_20b(36), {1}, 0);
+  compare(layer_of_20b(36), {1}, 34);  // of equal logits
+}
 
 TEST_F(CudaTensorCores, SkewedRouting) { compare(layer_of_20b(), {12, 40, 256}, 4); }
 

@@ -112,6 +112,11 @@ std::byte* CudaBackend::plane_inputs(std::int32_t rows) const {
   return takes ? at<std::byte>(layout_.planes) : nullptr;
 }
 
+bool CudaBackend::one_row(std::int32_t rows) const {
+  return products(rows) == Products::kStream &&
+         is_one_row(rows, slab_, config_.num_experts, config_.experts_per_token);
+}
+
 std::uint16_t* CudaBackend::gemm_scratch(std::size_t offset) const {
   return options_.tensor_cores ? at<std::uint16_t>(offset) : nullptr;
 }
@@ -147,7 +152,8 @@ void CudaBackend::attn_qkv(const StepShape& shape, LayerId layer, const LayerWei
   for (const DenseWeight* read : {&query, &key, &value}) scope.read(*read);
   if (!scope.launches()) return;
   auto* normed = at<float>(layout_.normed);
-  const NormArgs norm = norm_args(x, deltas, weights.attn_norm, normed);
+  NormArgs norm = norm_args(x, deltas, weights.attn_norm, normed);
+  if (products(shape.rows) == Products::kGemm) norm.out16 = gemm_scratch(layout_.normed16);
   const bool on_the_way = norms_on_the_way(shape.rows) && norm.delta_b == nullptr;
   unwritten_delta_ = on_the_way ? norm.delta_a : nullptr;
   if (!on_the_way) launch_norm(stream_.get(), shape.rows, norm);
@@ -214,6 +220,10 @@ void CudaBackend::route(const StepShape& shape, LayerId layer, const LayerWeight
   scope.read(router);
   if (!scope.launches()) return;
   NormArgs norm = norm_args(x, deltas, weights.mlp_norm, at<float>(layout_.normed));
+  if (products(shape.rows) == Products::kGemm) {
+    norm.out16 = gemm_scratch(layout_.normed16);
+    norm.order16 = experts_input_order(slab_.format);
+  }
   if (unwritten_delta_ != nullptr) {
     STRATA_CHECK(norm.delta_b == nullptr, "three deltas");
     norm.delta_b = std::exchange(norm.delta_a, std::exchange(unwritten_delta_, nullptr));
@@ -226,30 +236,33 @@ void CudaBackend::route(const StepShape& shape, LayerId layer, const LayerWeight
                 .planes = plane_inputs(shape.rows),
                 .slabs = layer_slabs(layer),
                 .logits = at<float>(layout_.router_logits),
-                .arrived = at<std::int32_t>(layout_.router_arrivals)});
+                .arrived = at<std::int32_t>(layout_.router_arrivals),
+                .one_row = one_row(shape.rows)});
 }
 
 void CudaBackend::experts(const StepShape& shape, LayerId layer, Buffer delta) {
   Scope scope(*this, Stage::kExperts);
   if (!scope.launches()) return;
-  launch_experts(stream_.get(), {.routing = routing(shape.rows),
-                                 .slabs = layer_slabs(layer),
-                                 .slab = slab_,
-                                 .x = at<float>(layout_.normed),
-                                 .products = products(shape.rows),
-                                 .rows = shape.rows,
-                                 .limit = config_.swiglu_limit,
-                                 .alpha = config_.swiglu_alpha,
-                                 .add_bias = rank_ == 0,
-                                 .x16 = gemm_scratch(layout_.normed16),
-                                 .inner16 = gemm_scratch(layout_.inner16),
-                                 .inner = at<float>(layout_.inner),
-                                 .planes = plane_inputs(shape.rows),
-                                 .inner_planes = plane_inputs(shape.rows) == nullptr
-                                                     ? nullptr
-                                                     : at<std::byte>(layout_.inner_planes),
-                                 .outer = at<float>(layout_.outer),
-                                 .out = floats(delta)});
+  launch_experts(
+      stream_.get(),
+      {.routing = routing(shape.rows),
+       .slabs = layer_slabs(layer),
+       .slab = slab_,
+       .x = at<float>(layout_.normed),
+       .products = products(shape.rows),
+       .rows = shape.rows,
+       .limit = config_.swiglu_limit,
+       .alpha = config_.swiglu_alpha,
+       .add_bias = rank_ == 0,
+       .x16 = gemm_scratch(layout_.normed16),
+       .inner16 = gemm_scratch(layout_.inner16),
+       .inner = at<float>(layout_.inner),
+       .logits = one_row(shape.rows) ? at<float>(layout_.router_logits) : nullptr,
+       .planes = plane_inputs(shape.rows),
+       .inner_planes =
+           plane_inputs(shape.rows) == nullptr ? nullptr : at<std::byte>(layout_.inner_planes),
+       .outer = at<float>(layout_.outer),
+       .out = floats(delta)});
 }
 
 void CudaBackend::head(const StepShape&, const ModelWeights& weights, Buffer x,

@@ -103,6 +103,7 @@ class CudaBackend final : public Backend {
   bool norms_on_the_way(std::int32_t rows) const;
   const std::byte* const* layer_slabs(LayerId layer) const;
   std::byte* plane_inputs(std::int32_t rows) const;
+  bool one_row(std::int32_t rows) const;
   std::uint16_t* gemm_scratch(std::size_t offset) const;
   Partials partials() const;
 

@@ -1,6 +1,6 @@
 // Dense products on tensor cores.
 #include "kernels/cuda/gemm.cuh"
-#include "kernels/cuda/numbers.cuh"
+#include "kernels/cuda/norm.cuh"
 
 namespace strata::kernels::cuda {
 namespace {
@@ -41,13 +41,15 @@ struct DenseJob {
 template <class T>
 __global__ void __launch_bounds__(kGemmThreads, kGemmBlocks)
     dense_gemm_kernel(const DenseArgs args, const int memory) {
+  dependents_may_start();
   const Matrix& matrix = args.weight;
   const int first = blockIdx.y * T::kM;
   const int token = blockIdx.x * T::kN;
   const DenseJob job{args, first, token, min(T::kN, args.count - token)};
   typename T::Sums sums = {};
-  multiply_tile<T>(panel_of<typename T::Format>(matrix, first), args.x16, job,
-                   steps_of<typename T::Format>(matrix.cols, blockIdx.z, gridDim.z), memory, sums);
+  multiply_tile<T, true>(panel_of<typename T::Format>(matrix, first), args.x16, job,
+                         steps_of<typename T::Format>(matrix.cols, blockIdx.z, gridDim.z), memory,
+                         sums);
   if (add_parts<T>(args.partials, blockIdx.y * gridDim.x + blockIdx.x, blockIdx.z, gridDim.z, sums))
     store_tile<T>(job, sums);
 }
@@ -67,21 +69,20 @@ void launch_format(cudaStream_t stream, const DenseArgs& args) {
 }
 
 __global__ void round_kernel(const float* from, std::uint16_t* to, std::int64_t count) {
+  dependents_may_start();
+  dependency_wait();
   const std::int64_t i = (static_cast<std::int64_t>(blockIdx.x) * kBlockThreads + threadIdx.x) * 8;
   if (i >= count) return;
   float values[8];
   load8(from + i, values);
-  std::uint32_t pairs[4];
-  for (int j = 0; j < 4; ++j)
-    pairs[j] = to_bf16(values[2 * j]) | std::uint32_t{to_bf16(values[2 * j + 1])} << 16;
-  *reinterpret_cast<uint4*>(to + i) = {pairs[0], pairs[1], pairs[2], pairs[3]};
+  store8_bf16(to + i, values, InputOrder::kPlain);
 }
 
 }  // namespace
 
 void launch_round(cudaStream_t stream, const float* from, std::uint16_t* to, std::int64_t count) {
-  launch(stream, dim3(divide_up(count, std::int64_t{kBlockThreads} * 8)), round_kernel, from, to,
-         count);
+  launch_early(stream, {dim3(divide_up(count, std::int64_t{kBlockThreads} * 8))}, round_kernel,
+               from, to, count);
 }
 
 void launch_dense_gemm(cudaStream_t stream, const DenseArgs& args) {

@@ -33,7 +33,11 @@ __global__ void __launch_bounds__(kBlockThreads) norm_kernel(const NormArgs args
   dependents_may_start();
   dependency_wait();
   if (args.inputs.rows[row].seq < 0) return;
-  norm_row<true, kBlockWarps>(args, row, to_row(args, row));
+  if (args.out16 == nullptr) return norm_row<true, kBlockWarps>(args, row, to_row(args, row));
+  std::uint16_t* out = args.out16 + static_cast<std::size_t>(row) * args.hidden;
+  norm_row<true, kBlockWarps>(args, row, [&](int i, const float(&values)[8]) {
+    store8_bf16(out + i, values, args.order16);
+  });
 }
 
 // Rows without logits are left as they are; nobody reads what the head makes of them.

@@ -114,6 +114,7 @@ void launch_expert_sum(cudaStream_t stream, const ExpertsArgs& args) {
 }
 
 void launch_experts(cudaStream_t stream, const ExpertsArgs& args) {
+  if (args.logits != nullptr) return launch_experts_one_row(stream, args);
   if (args.products == Products::kStream)
     return args.planes != nullptr ? launch_experts_planes(stream, args)
                                   : launch_experts_stream(stream, args);

@@ -8,7 +8,14 @@ namespace {
 
 constexpr int kExpertM = 128;
 
+// Where output `i` lies as an input of the next product.
+template <InputOrder kOrder>
+__device__ int input_place(int i) {
+  return kOrder == InputOrder::kPlain ? i : i / 8 * 8 + i % 4 * 2 + i / 4 % 2;
+}
+
 // Row i is a gate and row i + 8 its up.
+template <InputOrder kOrder>
 struct GateUpJob {
   const ExpertsArgs& args;
   const Slab& slab;
@@ -39,7 +46,7 @@ struct GateUpJob {
   }
   __device__ void store(const Row& row, const Token& token, float gate, float up) const {
     if (row.output < 0) return;
-    token.inner[row.output] =
+    token.inner[input_place<kOrder>(row.output)] =
         to_bf16(swiglu(gate + row.gate_bias, up + row.up_bias, args.limit, args.alpha));
   }
 };
@@ -94,11 +101,11 @@ __device__ void gate_up(const ExpertsArgs& args, const Slab& slab, const ExpertT
   using Format = typename T::Format;
   const SlabLayout& layout = args.slab;
   const int first = blockIdx.y * T::kM;
-  const GateUpJob job{args, slab, tile, first / 2, tile.count};
+  const GateUpJob<Format::kInputOrder> job{args, slab, tile, first / 2, tile.count};
   typename T::Sums sums = {};
-  multiply_tile<T>(slab_panel<Format>(slab, layout.gate_up_blocks, layout.gate_up_scales, first,
-                                      2 * layout.intermediate, layout.hidden),
-                   args.x16, job, steps_of<Format>(layout.hidden, 0, 1), memory, sums);
+  multiply_tile<T, false>(slab_panel<Format>(slab, layout.gate_up_blocks, layout.gate_up_scales,
+                                             first, 2 * layout.intermediate, layout.hidden),
+                          args.x16, job, steps_of<Format>(layout.hidden, 0, 1), memory, sums);
   store_tile<T>(job, sums);
 }
 
@@ -110,9 +117,10 @@ __device__ void down(const ExpertsArgs& args, const Slab& slab, const ExpertTile
   const int first = blockIdx.y * T::kM;
   const DownJob job{args, slab, tile, first, tile.count};
   typename T::Sums sums = {};
-  multiply_tile<T>(slab_panel<Format>(slab, layout.down_blocks, layout.down_scales, first,
-                                      layout.hidden, layout.intermediate),
-                   args.inner16, job, steps_of<Format>(layout.intermediate, 0, 1), memory, sums);
+  multiply_tile<T, true>(slab_panel<Format>(slab, layout.down_blocks, layout.down_scales, first,
+                                            layout.hidden, layout.intermediate),
+                         args.inner16, job, steps_of<Format>(layout.intermediate, 0, 1), memory,
+                         sums);
   store_tile<T>(job, sums);
 }
 
@@ -130,8 +138,14 @@ __device__ void multiply_pairs(const ExpertsArgs& args, const Slab& slab, const 
 template <bool kDown, int kBlocks, class... Ts>
 __global__ void __launch_bounds__(kGemmThreads, kBlocks)
     expert_gemm_kernel(const ExpertsArgs args, const int memory) {
-  if (static_cast<std::int32_t>(blockIdx.x) >= *args.routing.num_tiles) return;
-  const ExpertTile tile = args.routing.tiles[blockIdx.x];
+  // gate_up lets down start when it has waited for route: down knows the tiles before its wait.
+  if constexpr (!kDown) dependency_wait();
+  dependents_may_start();
+  const auto [tile, there] = TakenTile(args.routing, blockIdx.x);
+  if (!there) {
+    if constexpr (kDown) dependency_wait();
+    return;
+  }
   const Slab slab{args.slabs[tile.expert], args.slab};
   multiply_pairs<kDown, Ts...>(args, slab, tile, memory);
 }
@@ -155,7 +169,6 @@ using ExpertsTile = Tile<Format, kExpertM, N, WarpsM>;
 
 void launch_experts_gemm(cudaStream_t stream, const ExpertsArgs& args) {
   if (args.rows == 0) return;
-  launch_round(stream, args.x, args.x16, std::int64_t{args.rows} * args.slab.hidden);
   // Few pairs an expert: longer pieces of a row at a time stream better.
   using Long = Mxfp4Format<192>;
   using Short = Mxfp4Format<64>;
@@ -165,7 +178,7 @@ void launch_experts_gemm(cudaStream_t stream, const ExpertsArgs& args) {
   else if (args.routing.tile_tokens <= 16)
     launch_both<3, ExpertsTile<Long, 8>, ExpertsTile<Long, 16>>(stream, args);
   else if (args.routing.tile_tokens <= 32)
-    launch_both<2, ExpertsTile<Long, 8>, ExpertsTile<Long, 16>, ExpertsTile<Long, 32>>(stream,
+    launch_both<3, ExpertsTile<Long, 8>, ExpertsTile<Long, 16>, ExpertsTile<Long, 32>>(stream,
                                                                                        args);
   else
     launch_both<2, ExpertsTile<Short, 16>, ExpertsTile<Short, 32>, ExpertsTile<Short, 64>,

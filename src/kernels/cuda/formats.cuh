@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/cuda/kernels.h"
 #include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/warp.cuh"
 
@@ -40,7 +41,8 @@ struct Bf16Format {
   static constexpr int kRowBytes = 2 * Step;
   static constexpr int kCopyLanes = 8;   // threads that copy a row together
   static constexpr int kScaleBytes = 0;  // of 32 values
-  static constexpr float kUnit = 1.0F;   // of a sum of products
+  static constexpr InputOrder kInputOrder = InputOrder::kPlain;
+  static constexpr float kUnit = 1.0F;  // of a sum of products
   // A lane's 16 values.
   struct Values {
     const std::byte* rows;
@@ -101,6 +103,7 @@ struct Mxfp4Format {
   static constexpr int kRowBytes = Step / 2;
   static constexpr int kCopyLanes = 2;
   static constexpr int kScaleBytes = 1;
+  static constexpr InputOrder kInputOrder = InputOrder::kFourApart;  // as experts_input_order
   static constexpr float kUnit = 18446744073709551616.0F;
   struct Values {
     uint2 nibbles;
@@ -112,18 +115,21 @@ struct Mxfp4Format {
     return {*reinterpret_cast<const uint2*>(rows + row * kRowBytes + line * 32 + lane_id() % 4 * 8),
             bits <= 192 ? bits * 0x00800080U + 0x1f001f00U : 0x7fc07fc0U};
   }
-  // Nibbles 2 i and 2 i + 1, put into the uppermost bits of the halves of a word.
-  template <int I>
-  __device__ static std::uint32_t pair(std::uint32_t nibbles, std::uint32_t scale) {
-    constexpr std::uint32_t kSelect = 0x4400U + 0x1111U * I;
-    const std::uint32_t top = __byte_perm(nibbles << 4, nibbles, kSelect);
-    const std::uint32_t value = (top & 0x80008000U) | (top >> 6 & 0x01c001c0U);
-    return multiply_add_pairs(value, scale, 0x80008000U /* -0 */);
+  // Nibbles i and i + 4 as pairs: a product puts copies of a nibble where the sign and where
+  // exponent and mantissa belong. It runs beside the other integer instructions, which are what
+  // this is bound by.
+  __device__ static std::uint32_t pair(std::uint32_t nibbles, std::uint32_t copies,
+                                       std::uint32_t scale) {
+    return multiply_add_pairs(nibbles * copies & 0x81c081c0U, scale, 0x80008000U /* -0 */);
   }
   __device__ static uint4 pairs(const Values& values, int half) {
     const std::uint32_t word = half == 0 ? values.nibbles.x : values.nibbles.y;
-    return {pair<0>(word, values.scale), pair<1>(word, values.scale), pair<2>(word, values.scale),
-            pair<3>(word, values.scale)};
+    constexpr std::uint32_t kLower = (1U << 12) + (1U << 6);
+    constexpr std::uint32_t kUpper = kLower >> 4;
+    return {pair(word & 0x000f000fU, kLower, values.scale),
+            pair(word & 0x00f000f0U, kUpper, values.scale),
+            pair(word >> 8 & 0x000f000fU, kLower, values.scale),
+            pair(word >> 8 & 0x00f000f0U, kUpper, values.scale)};
   }
 };
 

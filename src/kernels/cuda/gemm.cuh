@@ -103,17 +103,15 @@ __device__ Steps steps_of(int k, int part, int parts) {
   return {steps * part / parts, steps * (part + 1) / parts};
 }
 
-// Offsets of rows and tokens, and the scales; whoever waits for the first group of copies after the
-// next barrier sees them.
+// Offsets of rows, and the scales; whoever waits for the first group of copies after the next
+// barrier sees them.
 template <class T, class Job>
-__device__ void prepare_tile(const Panel& panel, const Job& job) {
+__device__ void prepare_weights(const Panel& panel, const Job& job) {
   std::byte* memory = block_memory();
   auto* table = reinterpret_cast<std::uint32_t*>(memory);
   for (int i = threadIdx.x; i < T::kM; i += kGemmThreads)
     table[i] = static_cast<std::uint32_t>(min(job.row_at(i), panel.rows - 1)) *
                RowBytes<typename T::Format>::of(panel.k);
-  for (int i = threadIdx.x; i < T::kN; i += kGemmThreads)
-    table[T::kM + i] = job.input_at(i) * static_cast<std::uint32_t>(panel.k) * 2U;
   if constexpr (T::Format::kScaleBytes > 0) {
     const int bytes = min(T::kM, panel.rows) * RowBytes<typename T::Format>::scales(panel.k);
     for (int at = threadIdx.x * 16; at < bytes; at += kGemmThreads * 16)
@@ -121,15 +119,22 @@ __device__ void prepare_tile(const Panel& panel, const Job& job) {
   }
 }
 
+// Offsets of tokens.
+template <class T, class Job>
+__device__ void prepare_tokens(const Panel& panel, const Job& job) {
+  auto* table = reinterpret_cast<std::uint32_t*>(block_memory()) + T::kM;
+  for (int i = threadIdx.x; i < T::kN; i += kGemmThreads)
+    table[i] = job.input_at(i) * static_cast<std::uint32_t>(panel.k) * 2U;
+}
+
 // Starts copying step `step` into a stage; zeros behind the end of K.
 template <class T>
-__device__ void copy_step(const Panel& panel, const std::byte* x, int step, std::byte* stage) {
+__device__ void copy_weights(const Panel& panel, int step, std::byte* stage) {
   using Format = typename T::Format;
   constexpr int kLanes = Format::kCopyLanes;
   constexpr int kRowsAtOnce = kGemmThreads / kLanes;
   constexpr int kChunks = Format::kRowBytes / 16;
-  constexpr int kTokenChunks = Format::kStep / 8;
-  static_assert(T::kM % kRowsAtOnce == 0 && kChunks % kLanes == 0 && kTokenChunks % 8 == 0);
+  static_assert(T::kM % kRowsAtOnce == 0 && kChunks % kLanes == 0);
   const auto* table = reinterpret_cast<const std::uint32_t*>(block_memory());
   const int first = step * Format::kStep;
 #pragma unroll
@@ -143,6 +148,13 @@ __device__ void copy_step(const Panel& panel, const std::byte* x, int step, std:
       copy16(stage + Format::place(row, chunk), from + chunk * 16, inside ? 16 : 0);
     }
   }
+}
+template <class T>
+__device__ void copy_tokens(const Panel& panel, const std::byte* x, int step, std::byte* stage) {
+  constexpr int kTokenChunks = T::Format::kStep / 8;
+  static_assert(kTokenChunks % 8 == 0);
+  const auto* table = reinterpret_cast<const std::uint32_t*>(block_memory());
+  const int first = step * T::Format::kStep;
 #pragma unroll
   for (int i = 0; i < (T::kN + 15) / 16; ++i) {
     const int token = static_cast<int>(threadIdx.x) / 8 + i * 16;
@@ -208,17 +220,24 @@ __device__ void multiply_step(const Panel& panel, const Job& job, int step, cons
 // rows and tokens are:
 //   row_at(i)    which row of the panel is the tile's row i
 //   input_at(i)  which row of x is its token i; beyond the last one any that exists
-template <class T, class Job>
+// kEarly: panel and rows were known before this launch began, which has not waited for the ones in
+// front yet.
+template <class T, bool kEarly, class Job>
 __device__ void multiply_tile(const Panel& panel, const std::uint16_t* x, const Job& job,
                               const Steps& steps, int memory, typename T::Sums& sums) {
   const auto* inputs = reinterpret_cast<const std::byte*>(x);
   std::byte* ring = block_memory() + T::kTableBytes + T::scale_bytes(panel.k);
   const int stages = T::stages_in(panel.k, memory);
-  prepare_tile<T>(panel, job);
+  const int first = min(stages - 1, steps.end - steps.begin);
+  prepare_weights<T>(panel, job);
+  __syncthreads();
+  for (int i = 0; i < first; ++i)
+    copy_weights<T>(panel, steps.begin + i, ring + i * T::kStageBytes);
+  if constexpr (kEarly) dependency_wait();
+  prepare_tokens<T>(panel, job);
   __syncthreads();
   for (int i = 0; i < stages - 1; ++i) {
-    if (steps.begin + i < steps.end)
-      copy_step<T>(panel, inputs, steps.begin + i, ring + i * T::kStageBytes);
+    if (i < first) copy_tokens<T>(panel, inputs, steps.begin + i, ring + i * T::kStageBytes);
     commit_copies();
   }
   int full = 0;
@@ -226,8 +245,10 @@ __device__ void multiply_tile(const Panel& panel, const std::uint16_t* x, const 
   for (int step = steps.begin; step < steps.end; ++step) {
     wait_copies(stages - 2);
     __syncthreads();  // the stage is there for all, and all are done with the one before
-    if (step + stages - 1 < steps.end)
-      copy_step<T>(panel, inputs, step + stages - 1, ring + empty * T::kStageBytes);
+    if (step + stages - 1 < steps.end) {
+      copy_weights<T>(panel, step + stages - 1, ring + empty * T::kStageBytes);
+      copy_tokens<T>(panel, inputs, step + stages - 1, ring + empty * T::kStageBytes);
+    }
     commit_copies();
     multiply_step<T>(panel, job, step, ring + full * T::kStageBytes, sums);
     full = full + 1 == stages ? 0 : full + 1;
@@ -316,9 +337,8 @@ int tile_memory(int k, int blocks) {
 template <class... Parameters, class... Arguments>
 void launch_tiles(cudaStream_t stream, dim3 grid, int memory, void (*kernel)(Parameters...),
                   Arguments&&... arguments) {
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, memory),
-        "raising shared memory");
-  launch_threads(stream, grid, kGemmThreads, memory, kernel, std::forward<Arguments>(arguments)...);
+  launch_early(stream, {grid, static_cast<std::size_t>(memory), kGemmThreads, true}, kernel,
+               std::forward<Arguments>(arguments)...);
 }
 
 // Into how many parts K is split, so that `tiles` fill the card.

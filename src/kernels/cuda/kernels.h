@@ -44,6 +44,12 @@ struct EmbedArgs {
 };
 void launch_embed(cudaStream_t stream, std::int32_t rows, const EmbedArgs& args);
 
+// How inputs of tensor-core products lie in a row.
+enum class InputOrder : std::uint8_t {
+  kPlain,
+  kFourApart  // of each eight: 0 4 1 5 2 6 3 7
+};
+
 // x += deltas; out = norm(x).
 struct NormArgs {
   StepInputs inputs;
@@ -54,6 +60,8 @@ struct NormArgs {
   float eps;
   std::int32_t hidden;
   float* out;
+  std::uint16_t* out16 = nullptr;  // if there, takes it in bfloat16: `norm` writes no `out` then
+  InputOrder order16 = InputOrder::kPlain;
 };
 void launch_norm(cudaStream_t stream, std::int32_t rows, const NormArgs& args);
 // The same for logits rows [first, first + count) of the step; x is not written, out is dense.
@@ -97,16 +105,14 @@ void launch_normed_head_stream(cudaStream_t stream, std::int32_t first, const No
 void launch_normed_head_planes(cudaStream_t stream, std::int32_t first, const NormArgs& norm,
                                const DenseArgs& args);
 void launch_dense_gemm(cudaStream_t stream, const DenseArgs& args);
-// to = from in bfloat16; `count` is a multiple of 8.
-void launch_round(cudaStream_t stream, const float* from, std::uint16_t* to, std::int64_t count);
 
 struct QkvArgs {
   StepInputs inputs;
   const float* x;  // [rows, hidden], normed; null: by kStream the norm's rows, normed on the way
   NormArgs norm;   // its x is not written, its out not used
   Products products;
-  std::uint16_t* x16;  // scratch [rows, hidden], of kGemm
-  Partials partials;   // of kGemm
+  const std::uint16_t* x16;  // [rows, hidden], normed: of kGemm
+  Partials partials;         // of kGemm
   std::int32_t rows;
   Matrix weight[3];  // q, k, v
   const float* bias[3];
@@ -179,8 +185,10 @@ struct RouteArgs {
   const std::byte* const* slabs;  // this layer's: the experts will ask for them
   float* logits;                  // scratch [kTileTokens, num_experts]
   std::int32_t* arrived;          // [kTileTokens], zeros between launches
+  bool one_row;                   // leaves the choice to launch_experts: see is_one_row
 };
 void launch_route(cudaStream_t stream, std::int32_t rows, const RouteArgs& args);
+void launch_route_one_row(cudaStream_t stream, const RouteArgs& args);
 
 struct ExpertsArgs {
   Routing routing;
@@ -191,19 +199,30 @@ struct ExpertsArgs {
   std::int32_t rows;
   float limit;
   float alpha;
-  bool add_bias;            // the down bias is rank 0's
-  std::uint16_t* x16;       // scratch [rows, hidden], of kGemm
+  bool add_bias;  // the down bias is rank 0's
+  const std::uint16_t*
+      x16;                  // [rows, hidden], normed, in the order of the weights' format: of kGemm
   std::uint16_t* inner16;   // scratch [pairs, intermediate], of kGemm
   float* inner;             // scratch [pairs, intermediate], of the others
+  const float* logits;      // of route's `one_row`, else null
   const std::byte* planes;  // [rows, plane_bytes(hidden)]: x as route made it; null: use x
   std::byte* inner_planes;  // scratch [pairs, plane_bytes(intermediate)], zeros behind each row's
   float* outer;             // scratch [pairs, hidden]
   float* out;               // [rows, hidden]
 };
 void launch_experts(cudaStream_t stream, const ExpertsArgs& args);
+// Of its inputs by kGemm.
+inline InputOrder experts_input_order(ExpertFormat format) {
+  return format == ExpertFormat::kMxfp4 ? InputOrder::kFourApart : InputOrder::kPlain;
+}
 void launch_expert_sum(cudaStream_t stream, const ExpertsArgs& args);      // outer to out
 void launch_experts_stream(cudaStream_t stream, const ExpertsArgs& args);  // bfloat16 weights
 void launch_experts_planes(cudaStream_t stream, const ExpertsArgs& args);  // MXFP4 weights
+void launch_experts_one_row(cudaStream_t stream, const ExpertsArgs& args);
 void launch_experts_gemm(cudaStream_t stream, const ExpertsArgs& args);
+
+// Whether route and experts have kernels for this step, kStream, alone: one row of gpt-oss.
+bool is_one_row(std::int32_t rows, const SlabLayout& slab, std::int32_t num_experts,
+                std::int32_t top_k);
 
 }  // namespace strata::kernels::cuda

@@ -65,6 +65,7 @@ struct Grid {
   dim3 blocks;
   std::size_t shared = 0;  // dynamic, bytes of a block
   unsigned threads = kBlockThreads;
+  bool all_shared = false;  // no first-level cache, but as many blocks as fit
 };
 
 // Launches a kernel that calls dependency_wait().
@@ -94,7 +95,7 @@ void launch_early(cudaStream_t stream, const Grid& grid, void (*kernel)(Paramete
     constexpr std::size_t kMost = std::size_t{80} << 10;
     cudaLaunchAttribute& split = attributes[config.numAttrs++];
     split.id = cudaLaunchAttributePreferredSharedMemoryCarveout;
-    split.val.sharedMemCarveout = grid.shared <= kMost ? 71 : 100;  // percent
+    split.val.sharedMemCarveout = !grid.all_shared && grid.shared <= kMost ? 71 : 100;  // percent
 #endif
   }
   config.attrs = attributes;

@@ -98,6 +98,10 @@ struct Int8Pieces {
 // Twice an E2M1 number is an integer up to 12; with 12 added it is what the bytes of two tables add
 // up to. The first is of doubled magnitudes: where a nibble's upper bit, its sign, is set, the
 // permutation gives the byte's sign instead, a zero. The second is of 12 less the magnitude.
+// As constants in memory they need no registers and are not made anew for each use.
+static __constant__ std::uint32_t kMxfp4Tables[4] = {0x06040200U, 0x18100c08U, 0x090a0b0cU,
+                                                     0x00040608U};
+
 struct Mxfp4Pieces {
   static constexpr int kValues = 32;
   static constexpr float kUnit = 0.5F;
@@ -108,17 +112,9 @@ struct Mxfp4Pieces {
   const std::byte* data;
   const std::byte* scales;
   int k;
-  std::uint32_t tables[4];
 
   __device__ Mxfp4Pieces(const std::byte* blocks, const std::byte* block_scales, int cols)
-      : data(blocks), scales(block_scales), k(cols) {
-    // Blocks have one layer of threads, which the compiler does not know: so these stay in
-    // registers instead of being made anew for each use.
-    tables[0] = 0x06040200U | threadIdx.z;
-    tables[1] = 0x18100c08U | threadIdx.z;
-    tables[2] = 0x090a0b0cU | threadIdx.z;
-    tables[3] = 0x00040608U | threadIdx.z;
-  }
+      : data(blocks), scales(block_scales), k(cols) {}
   __device__ static int scale_offset(int piece) { return piece; }
   __device__ static std::uint32_t permuted(std::uint32_t low, std::uint32_t high,
                                            std::uint32_t places) {
@@ -128,7 +124,8 @@ struct Mxfp4Pieces {
   }
   // The four numbers in the lower half of `nibbles`; `magnitudes` are those without signs.
   __device__ std::uint32_t raised(std::uint32_t nibbles, std::uint32_t magnitudes) const {
-    return permuted(tables[0], tables[1], nibbles) + permuted(tables[2], tables[3], magnitudes);
+    return permuted(kMxfp4Tables[0], kMxfp4Tables[1], nibbles) +
+           permuted(kMxfp4Tables[2], kMxfp4Tables[3], magnitudes);
   }
   __device__ uint2 raised8(std::uint32_t nibbles) const {
     const std::uint32_t magnitudes = nibbles & 0x77777777U;
@@ -183,6 +180,34 @@ struct WarpRows {
   }
 };
 
+// Adds the products of a step's pieces, one of each row, to the sums.
+template <class Pieces, int kRows, int kColumns>
+__device__ void add_step(const Pieces& weights, const uint4 (&pieces)[kRows],
+                         const std::uint32_t (&piece_scales)[kRows], const std::byte* planes,
+                         int padded, const int (&columns)[kColumns], int step,
+                         float (&sums)[kRows * kColumns]) {
+  const std::byte* const chunk = planes + Pieces::first_chunk() + step * Pieces::kStepBytes;
+  const std::byte* const scales =
+      planes + 2 * padded +
+      step * (Pieces::kStepBytes / kPlaneBlock * static_cast<int>(sizeof(PlaneScale)));
+  typename Pieces::Values values[kRows];
+  float row_scales[kRows];
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    values[r] = weights.values(pieces[r]);
+    row_scales[r] = Pieces::scale(piece_scales[r]);
+  }
+#pragma unroll
+  for (int c = 0; c < kColumns; ++c) {
+    const auto inputs = Pieces::inputs(chunk + columns[c], padded,
+                                       reinterpret_cast<const PlaneScale*>(scales + columns[c]));
+#pragma unroll
+    for (int r = 0; r < kRows; ++r)
+      sums[r * kColumns + c] = fmaf(static_cast<float>(Pieces::dot(values[r], inputs)),
+                                    inputs.scale * row_scales[r], sums[r * kColumns + c]);
+  }
+}
+
 template <class Pieces, int kRows, int kAhead>
 class RowStream {
  public:
@@ -201,6 +226,7 @@ class RowStream {
   // columns[c].
   template <int kColumns, class Done>
   __device__ void multiply(const std::byte* planes, const int (&columns)[kColumns], Done&& done) {
+    const int padded = padded_k(weights_.k);
     const int total = rows_.groups * steps_;
     float sums[kRows * kColumns] = {};
     int group = 0;
@@ -209,7 +235,7 @@ class RowStream {
 #pragma unroll
       for (int slot = 0; slot < kAhead; ++slot) {
         if (step + slot >= total) break;
-        add<kColumns>(slot, planes, columns, at, sums);
+        add_step(weights_, ahead_[slot], scales_[slot], planes, padded, columns, at, sums);
         load(slot);
         if (++at < steps_) continue;
         at = 0;
@@ -248,32 +274,6 @@ class RowStream {
     start_group();
   }
 
-  template <int kColumns>
-  __device__ void add(int slot, const std::byte* planes, const int (&columns)[kColumns], int at,
-                      float (&sums)[kRows * kColumns]) {
-    const int padded = padded_k(weights_.k);
-    const std::byte* const chunk = planes + Pieces::first_chunk() + at * Pieces::kStepBytes;
-    const std::byte* const scales =
-        planes + 2 * padded +
-        at * (Pieces::kStepBytes / kPlaneBlock * static_cast<int>(sizeof(PlaneScale)));
-    typename Pieces::Values values[kRows];
-    float row_scales[kRows];
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      values[r] = weights_.values(ahead_[slot][r]);
-      row_scales[r] = Pieces::scale(scales_[slot][r]);
-    }
-#pragma unroll
-    for (int c = 0; c < kColumns; ++c) {
-      const auto inputs = Pieces::inputs(chunk + columns[c], padded,
-                                         reinterpret_cast<const PlaneScale*>(scales + columns[c]));
-#pragma unroll
-      for (int r = 0; r < kRows; ++r)
-        sums[r * kColumns + c] = fmaf(static_cast<float>(Pieces::dot(values[r], inputs)),
-                                      inputs.scale * row_scales[r], sums[r * kColumns + c]);
-    }
-  }
-
   const Pieces weights_;
   const WarpRows rows_;
   const int steps_;  // of a row
@@ -285,17 +285,86 @@ class RowStream {
   std::uint32_t scales_[kAhead][kRows];
 };
 
-// Calls `fn` with how many columns, at most kMost, are to be multiplied at once.
-template <int kMost, class Fn>
-__device__ void with_columns(int columns, Fn&& fn) {
-  if constexpr (kMost == 1) {
-    fn(std::integral_constant<int, 1>{});
-  } else {
-    if (columns <= 1) fn(std::integral_constant<int, 1>{});
-    else if (columns <= 2) fn(std::integral_constant<int, 2>{});
-    else if (columns <= 4) fn(std::integral_constant<int, 4>{});
-    else fn(std::integral_constant<int, 8>{});
+// The same of rows of kK weights, all of which exist: addresses are constants but for where a group
+// begins, which takes a third off the instructions. Row r of group g is first + g * kRows + r *
+// kRowStep.
+template <class Pieces, int kRows, int kRowStep, int kAhead, int kK>
+class FixedStream {
+  static constexpr int kPieces = kK / Pieces::kValues;
+  static constexpr int kSteps = (kPieces + kWarp - 1) / kWarp;
+  static constexpr int kRowBytes = kPieces * 16;
+  static constexpr int kRowScales = kK / 32 * static_cast<int>(sizeof(typename Pieces::Scale));
+  static_assert(kSteps % kAhead == 0);
+
+ public:
+  __device__ FixedStream(const Pieces& weights, int first, int groups)
+      : weights_(weights), left_(groups) {
+    const int last = min((kSteps - 1) * kWarp + lane_id(), kPieces - 1);
+    const auto row = static_cast<std::size_t>(first);
+    from_ = weights.data + row * kRowBytes + lane_id() * 16;
+    last_from_ = weights.data + row * kRowBytes + last * 16;
+    scales_from_ = weights.scales + row * kRowScales + Pieces::scale_offset(lane_id());
+    last_scales_from_ = weights.scales + row * kRowScales + Pieces::scale_offset(last);
   }
+
+  __device__ void start_reading() {
+#pragma unroll
+    for (int step = 0; step < kAhead; ++step) load(step);
+  }
+
+  template <int kColumns, class Done>
+  __device__ void multiply(const std::byte* planes, const int (&columns)[kColumns], int groups,
+                           Done&& done) {
+#pragma unroll 1
+    for (int group = 0; group < groups; ++group) {
+      float sums[kRows * kColumns] = {};
+#pragma unroll
+      for (int step = 0; step < kSteps; ++step) {
+        add_step(weights_, ahead_[step % kAhead], scales_[step % kAhead], planes, padded_k(kK),
+                 columns, step, sums);
+        load((step + kAhead) % kSteps);
+      }
+      done(group, sum_over_lanes(sums) * Pieces::kUnit);
+    }
+  }
+
+ private:
+  __device__ void load(int step) {
+    const bool last = step == kSteps - 1;
+    const int slot = step % kAhead;
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      read_once(ahead_[slot][r],
+                (last ? last_from_ : from_ + step * kWarp * 16) + r * kRowStep * kRowBytes,
+                left_ > 0);
+      read_scale<typename Pieces::Scale>(
+          scales_[slot][r],
+          (last ? last_scales_from_ : scales_from_ + Pieces::scale_offset(step * kWarp)) +
+              r * kRowStep * kRowScales,
+          left_ > 0);
+    }
+    if (!last) return;
+    --left_;
+    from_ += kRows * kRowBytes;
+    last_from_ += kRows * kRowBytes;
+    scales_from_ += kRows * kRowScales;
+    last_scales_from_ += kRows * kRowScales;
+  }
+
+  const Pieces weights_;
+  int left_;  // groups that are not read
+  const std::byte *from_, *last_from_, *scales_from_, *last_scales_from_;  // the next group's
+  uint4 ahead_[kAhead][kRows];
+  std::uint32_t scales_[kAhead][kRows];
+};
+
+// Calls `fn` with how many columns, at most kTileTokens, are to be multiplied at once.
+template <class Fn>
+__device__ void with_columns(int columns, Fn&& fn) {
+  if (columns <= 1) fn(std::integral_constant<int, 1>{});
+  else if (columns <= 2) fn(std::integral_constant<int, 2>{});
+  else if (columns <= 4) fn(std::integral_constant<int, 4>{});
+  else fn(std::integral_constant<int, 8>{});
 }
 
 // Scale, integers and their sum of a block of inputs, the lane's of kLanes neighbours that hold it.

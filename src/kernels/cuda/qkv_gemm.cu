@@ -80,6 +80,7 @@ struct QkvJob {
 template <class T>
 __global__ void __launch_bounds__(kGemmThreads, kGemmBlocks)
     qkv_gemm_kernel(const QkvArgs args, const int memory) {
+  dependents_may_start();
   int source = 0;
   int tile = blockIdx.y;
   for (; source < 2; ++source) {
@@ -94,8 +95,9 @@ __global__ void __launch_bounds__(kGemmThreads, kGemmBlocks)
   const QkvJob job{args,         source, first / head_dim,
                    head_dim / 2, token,  min(T::kN, args.rows - token)};
   typename T::Sums sums = {};
-  multiply_tile<T>(panel_of<typename T::Format>(matrix, first), args.x16, job,
-                   steps_of<typename T::Format>(matrix.cols, blockIdx.z, gridDim.z), memory, sums);
+  multiply_tile<T, true>(panel_of<typename T::Format>(matrix, first), args.x16, job,
+                         steps_of<typename T::Format>(matrix.cols, blockIdx.z, gridDim.z), memory,
+                         sums);
   if (add_parts<T>(args.partials, blockIdx.y * gridDim.x + blockIdx.x, blockIdx.z, gridDim.z, sums))
     store_tile<T>(job, sums);
 }
@@ -129,7 +131,6 @@ void launch_format(cudaStream_t stream, const QkvArgs& args) {
 
 void launch_qkv_gemm(cudaStream_t stream, const QkvArgs& args) {
   if (args.rows == 0) return;
-  launch_round(stream, args.x, args.x16, std::int64_t{args.rows} * args.weight[0].cols);
   if (args.weight[0].scales == nullptr) launch_format<Bf16Format<64>>(stream, args);
   else launch_format<Int8Format>(stream, args);
 }

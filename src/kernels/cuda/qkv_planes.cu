@@ -12,7 +12,7 @@ constexpr int kAhead = 3;
 constexpr int kWarps = 8;  // of a block
 
 // A warp makes a rotary pair.
-template <int kColumns, class Kv, bool kNormed>
+template <int kColumns, class Kv, bool kNormed, bool kFixed>
 __global__ void __launch_bounds__(kWarps* kWarp, 3) qkv_planes_kernel(const QkvArgs args) {
   extern __shared__ uint4 shared[];
   __shared__ float factors[kColumns];
@@ -24,9 +24,15 @@ __global__ void __launch_bounds__(kWarps* kWarp, 3) qkv_planes_kernel(const QkvA
   HeadTile tile = head_tile(args, mine / half * (args.kv.head_dim / kTileRows));
   tile.pair = mine % half;
   const Matrix& matrix = args.weight[tile.source];
-  RowStream<Int8Pieces, kRows, kAhead> stream(
-      Int8Pieces(matrix),
-      {tile.head * args.kv.head_dim + tile.pair, 0, half, index < pairs ? 1 : 0, matrix.rows});
+  const int groups = index < pairs ? 1 : 0;
+  const int first = tile.head * args.kv.head_dim + tile.pair;
+  auto stream = [&] {
+    if constexpr (kFixed)
+      return FixedStream<Int8Pieces, kRows, 32, kAhead, 2880>(Int8Pieces(matrix), first, groups);
+    else
+      return RowStream<Int8Pieces, kRows, kAhead>(Int8Pieces(matrix),
+                                                  {first, 0, half, groups, matrix.rows});
+  }();
   dependents_may_start();
   stream.start_reading();
   constexpr int kSums = kRows * kColumns;
@@ -44,13 +50,15 @@ __global__ void __launch_bounds__(kWarps* kWarp, 3) qkv_planes_kernel(const QkvA
   const float* bias = args.bias[tile.source] + tile.head * args.kv.head_dim + tile.pair;
   int places[kColumns];
   place_columns(places, args.rows, matrix.cols);
-  stream.template multiply<kColumns>(planes, places, [&](int, float value) {
+  const auto done = [&](int, float value) {
     const bool is_second = sum_of_lane<kSums>() >= kColumns;
     if constexpr (kNormed) value *= factors[column];
     value += bias[is_second ? half : 0];
     const float other = from_lane_xor(value, kWarp / 2);
     if (owns_sum<kSums>() && column < args.rows) place.store(is_second, half, value, other);
-  });
+  };
+  if constexpr (kFixed) stream.template multiply<kColumns>(planes, places, groups, done);
+  else stream.template multiply<kColumns>(planes, places, done);
 }
 
 template <int kColumns, class Kv, bool kNormed>
@@ -59,7 +67,10 @@ void launch_rows(cudaStream_t stream, const QkvArgs& args) {
                              static_cast<std::size_t>(plane_bytes(args.weight[0].cols));
   const int pairs = (args.q_heads + 2 * args.kv.heads) * (args.kv.head_dim / 2);
   launch_early(stream, {dim3(divide_up(pairs, kWarps)), planes, kWarps * kWarp},
-               qkv_planes_kernel<kColumns, Kv, kNormed>, args);
+               args.weight[0].cols == 2880 && args.kv.head_dim == 64
+                   ? qkv_planes_kernel<kColumns, Kv, kNormed, true>
+                   : qkv_planes_kernel<kColumns, Kv, kNormed, false>,
+               args);
 }
 
 template <class Kv>

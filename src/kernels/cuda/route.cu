@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(kBlockThreads, 2) route_row_kernel(const Route
   dependents_may_start();
   constexpr int kLineSlabs = 16;
   if (static_cast<int>(threadIdx.x) * kLineSlabs < routing.num_experts)
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(args.slabs + threadIdx.x * kLineSlabs));
+    prefetch_line(args.slabs + threadIdx.x * kLineSlabs);
   uint4 ahead[kRouterAhead];
 #pragma unroll
   for (int u = 0; u < kRouterAhead; ++u) {
@@ -169,6 +169,8 @@ __global__ void __launch_bounds__(kBlockThreads)
     if (first_row + r >= rows || args.norm.inputs.rows[row].seq < 0) continue;
     norm_row<true, kBlockWarps>(args.norm, row, [&](int i, const float(&values)[8]) {
       store8(args.norm.out + input[r] + i, values);
+      if (args.norm.out16 != nullptr)
+        store8_bf16(args.norm.out16 + input[r] + i, values, args.norm.order16);
     });
     __syncthreads();
   }
@@ -270,6 +272,7 @@ __global__ void __launch_bounds__(kGroupThreads)
 void launch_route(cudaStream_t stream, std::int32_t rows, const RouteArgs& args) {
   constexpr int kFewRows = 128;  // fewer blocks than these leave a card empty
   const Routing& routing = args.routing;
+  if (args.one_row) return launch_route_one_row(stream, args);
   if (rows <= kTileTokens) {
     const dim3 blocks(divide_up(routing.num_experts, kBlockWarps), rows);
     launch_early(stream, {blocks, static_cast<std::size_t>(args.norm.hidden) * sizeof(float)},

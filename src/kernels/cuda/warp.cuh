@@ -12,6 +12,11 @@ inline constexpr int kBlockWarps = kBlockThreads / kWarp;
 __device__ inline int lane_id() { return static_cast<int>(threadIdx.x) % kWarp; }
 __device__ inline int warp_id() { return static_cast<int>(threadIdx.x) / kWarp; }
 
+// Asks for the line of 128 bytes that holds `from`.
+__device__ inline void prefetch_line(const void* from) {
+  asm volatile("prefetch.global.L2 [%0];" : : "l"(from));
+}
+
 template <class T>
 __device__ T from_lane_xor(T value, int distance) {
   return __shfl_xor_sync(0xffffffffU, value, distance);
