@@ -157,14 +157,15 @@ class Bench {
                 kExperts,
                 kTopK,
                 0};
-    partials_ = {inner_, static_cast<std::int64_t>(pairs) * kIntermediate,
-                 take<std::int32_t>(kMostArrivals)};
+    constexpr std::int64_t kPartials = std::int64_t{8}
+                                       << 20;  // what steps of many rows leave room for
+    partials_ = {take<float>(kPartials), kPartials, take<std::int32_t>(kMostArrivals)};
     check(cudaMemsetAsync(partials_.arrived, 0, kMostArrivals * 4, stream_.get()), "filling");
-    router_logits_ = take<float>(std::size_t{kTileTokens} * kExperts);
+    router_logits_ = take<float>(std::size_t{kRouteRows} * kExperts);
     planes_ = zeros(std::size_t{kTileTokens} * plane_bytes(kHidden));
     inner_planes_ = zeros(std::size_t{kTileTokens} * kTopK * plane_bytes(kIntermediate));
-    arrived_ = take<std::int32_t>(kTileTokens);
-    check(cudaMemsetAsync(arrived_, 0, kTileTokens * 4, stream_.get()), "filling");
+    arrived_ = take<std::int32_t>(kRouteRows);
+    check(cudaMemsetAsync(arrived_, 0, kRouteRows * 4, stream_.get()), "filling");
     banned_ = take<std::uint32_t>((kVocab + 31) / 32);
     parts_ = take<DrawPart>(std::size_t{kMostHeadRows} * kDrawParts);
     drawn_ = take<DrawPart>(kMostHeadRows);

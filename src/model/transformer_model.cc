@@ -1,5 +1,6 @@
 #include "model/transformer_model.h"
 
+#include <algorithm>
 #include <condition_variable>
 #include <exception>
 #include <map>
@@ -40,6 +41,7 @@ class TransformerModel::Impl {
     weights_ = load_checkpoint(checkpoint, *backend_, experts_);
     backend_->prepare(plan.backend);
     experts_.publish(*backend_);
+    warm_up();
     compute_ = std::thread([this] { compute_loop(); });
   }
 
@@ -139,6 +141,31 @@ class TransformerModel::Impl {
       changed_.notify_all();
       if ((*step)->on_done) (*step)->on_done();
     }
+  }
+
+  // Records the steps of decoding and of single prompts, without rows, before anybody waits for
+  // them; what recordings take of memory is taken then. A backend records what it sees twice.
+  void warm_up() {
+    const kernels::BackendOptions& options = plan_.backend;
+    if (!options.record_graphs) return;
+    const auto twice = [this](const StepShape& shape) {
+      for (int i = 0; i < 2; ++i) {
+        StepPlan plan;
+        plan.shape = shape;
+        plan.kv = plan_.backend.kv_dtype;
+        backend_->begin_step(plan);
+        const ForwardContext context{config_, weights_, *backend_, comm_};
+        forward_body(context, shape);
+        forward_tail(context, shape);
+        backend_->end_step();
+      }
+    };
+    const std::int32_t most = std::min(options.max_slots, options.max_logits_rows);
+    for (std::int32_t rows = 1; rows <= options.max_rows; rows *= 2) {
+      if (rows <= most) twice({.rows = rows, .seqs = rows, .logits_rows = rows});
+      if (rows > 1) twice({.rows = rows, .seqs = 1, .logits_rows = 1});
+    }
+    backend_->take_stats();
   }
 
   StepResult run(Step& step) {

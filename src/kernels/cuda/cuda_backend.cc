@@ -205,7 +205,7 @@ void CudaBackend::clear_arrivals() {
                           static_cast<std::size_t>(count) * sizeof(std::int32_t), stream_.get()),
           "clearing");
   };
-  clear(layout_.router_arrivals, kTileTokens);
+  clear(layout_.router_arrivals, kRouteRows);
   if (!options_.tensor_cores) return;
   clear(layout_.arrivals, kMostArrivals);
   // What is behind the planes' rows stays zero.

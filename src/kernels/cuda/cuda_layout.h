@@ -17,6 +17,7 @@ inline constexpr std::size_t kAlign = 256;
 inline constexpr std::int32_t kSplitKeys = 256;  // keys of one attention split
 inline constexpr std::int32_t kPlaneRows = 2;    // most rows of integer products of int8 weights
 inline constexpr std::int32_t kTileTokens = 8;   // most rows a warp multiplies at once
+inline constexpr std::int32_t kRouteRows = 64;   // most rows whose router is cut between blocks
 inline constexpr std::int32_t kMostArrivals = 1024;  // tiles of a product whose K is split
 inline constexpr std::int32_t kMaxGroupHeads = 16;
 inline constexpr std::int32_t kMostExperts = 512;
@@ -102,8 +103,8 @@ struct ActivationLayout {
   // Inputs of tensor cores, bf16; not there without them.
   std::size_t normed16 = 0, attn16 = 0, inner16 = 0;  // [rows | rows | pairs, ...]
   std::size_t arrivals = 0;                           // i32 [kMostArrivals]
-  std::size_t router_logits = 0;                      // f32 [kTileTokens, experts]
-  std::size_t router_arrivals = 0;                    // i32 [kTileTokens]
+  std::size_t router_logits = 0;                      // f32 [kRouteRows, experts]
+  std::size_t router_arrivals = 0;                    // i32 [kRouteRows]
   std::size_t pair_expert = 0;                        // i32 [pairs]; -1: padding
   std::size_t pair_weight = 0;                        // f32 [pairs]
   std::size_t pair_order = 0;                         // i32 [pairs]: pairs sorted by expert
@@ -159,8 +160,8 @@ inline ActivationLayout make_activation_layout(const ModelConfig& c,
     layout.inner_planes =
         place(std::int64_t{kTileTokens} * c.experts_per_token * plane_bytes(c.intermediate), 1);
   }
-  layout.router_logits = place(std::int64_t{kTileTokens} * c.num_experts);
-  layout.router_arrivals = place(kTileTokens);
+  layout.router_logits = place(std::int64_t{kRouteRows} * c.num_experts);
+  layout.router_arrivals = place(kRouteRows);
   layout.pair_expert = place(pairs);
   layout.pair_weight = place(pairs);
   layout.pair_order = place(pairs);

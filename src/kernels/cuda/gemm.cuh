@@ -341,14 +341,17 @@ void launch_tiles(cudaStream_t stream, dim3 grid, int memory, void (*kernel)(Par
                std::forward<Arguments>(arguments)...);
 }
 
-// Into how many parts K is split, so that `tiles` fill the card.
+// Into how many parts K is split, so that `tiles` fill the card; of large tiles, whose parts cost
+// more to add up, fewer.
 template <class T>
 int parts_of(int k, int tiles, const Partials& partials) {
+  constexpr int kBlocks = T::kN <= 64 ? 3 : 2;  // of a multiprocessor
+  constexpr std::int64_t kMostParts = T::kN == 64 ? 5 : 8;
   const std::int64_t tile_sums = std::int64_t{tiles} * T::kM * T::kN;
   const int steps = static_cast<int>(divide_up(k, T::Format::kStep));
-  const int wanted = 2 * device_attribute(cudaDevAttrMultiProcessorCount) / tiles;
-  const int most =
-      static_cast<int>(std::min<std::int64_t>({wanted, 8, steps / 4, partials.size / tile_sums}));
+  const int wanted = kBlocks * device_attribute(cudaDevAttrMultiProcessorCount) / tiles;
+  const int most = static_cast<int>(
+      std::min<std::int64_t>({wanted, kMostParts, steps / 4, partials.size / tile_sums}));
   return tiles > kMostArrivals ? 1 : std::max(most, 1);
 }
 

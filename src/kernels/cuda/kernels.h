@@ -183,8 +183,8 @@ struct RouteArgs {
   Routing routing;
   std::byte* planes;  // [rows, plane_bytes(hidden)]: if there, takes the norm instead of its out
   const std::byte* const* slabs;  // this layer's: the experts will ask for them
-  float* logits;                  // scratch [kTileTokens, num_experts]
-  std::int32_t* arrived;          // [kTileTokens], zeros between launches
+  float* logits;                  // scratch [kRouteRows, num_experts]
+  std::int32_t* arrived;          // [kRouteRows], zeros between launches
   bool one_row;                   // leaves the choice to launch_experts: see is_one_row
 };
 void launch_route(cudaStream_t stream, std::int32_t rows, const RouteArgs& args);

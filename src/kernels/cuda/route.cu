@@ -149,7 +149,8 @@ __global__ void __launch_bounds__(kBlockThreads, 2) route_row_kernel(const Route
     store8(args.norm.x + first + i, values);
     if (args.planes != nullptr) continue;
     load8(normed + i, values);
-    store8(args.norm.out + first + i, values);
+    if (args.norm.out16 == nullptr) store8(args.norm.out + first + i, values);
+    else store8_bf16(args.norm.out16 + first + i, values, args.norm.order16);
   }
 }
 
@@ -273,7 +274,7 @@ void launch_route(cudaStream_t stream, std::int32_t rows, const RouteArgs& args)
   constexpr int kFewRows = 128;  // fewer blocks than these leave a card empty
   const Routing& routing = args.routing;
   if (args.one_row) return launch_route_one_row(stream, args);
-  if (rows <= kTileTokens) {
+  if (rows <= kRouteRows) {
     const dim3 blocks(divide_up(routing.num_experts, kBlockWarps), rows);
     launch_early(stream, {blocks, static_cast<std::size_t>(args.norm.hidden) * sizeof(float)},
                  route_row_kernel, args);
