@@ -122,8 +122,8 @@ Result<MemoryPlan> plan_card(const Options& asked, const Options& options,
   check_path(options, card);
   PlanRequest request = plan_request(options, config);
   // float32 products add in one order whatever the number of rows; those on tensor cores do not.
-  request.tensor_cores =
-      card.major >= 8 && options.cuda_path != CudaPath::kGeneric75 && !options.deterministic;
+  request.tensor_cores = kernels::cuda_code_capability() >= 80 &&
+                         options.cuda_path != CudaPath::kGeneric75 && !options.deterministic;
   request.card = card_memory(options);
   const PlanFreedom free{.dense = asked.dense == DenseChoice::kAuto,
                          .step_size = asked.max_num_seqs == 0 && asked.max_num_batched_tokens == 0};

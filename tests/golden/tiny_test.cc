@@ -48,6 +48,8 @@ std::vector<Golden> shortest(std::size_t count) {
   return list;
 }
 
+constexpr auto kInt8 = kernels::WeightFormat::kI8g32;
+
 struct Setting {
   std::string backend = "best";  // best, ref, cuda or an instruction set
   int threads = 2;
@@ -55,9 +57,10 @@ struct Setting {
   std::int32_t rows = 256;
   bool prefix_caching = true;
   bool two_steps = true;
-  bool record_graphs = true;  // cuda
-  bool tensor_cores = false;  // cuda
+  bool record_graphs = true;                     // cuda
+  const CudaPath* path = &cuda_paths().front();  // cuda
   KvDtype kv_dtype = KvDtype::kF32;
+  kernels::WeightFormat dense = kernels::WeightFormat::kBf16;
 };
 
 std::unique_ptr<kernels::Backend> make_backend(const Setting& setting,
@@ -81,11 +84,14 @@ std::unique_ptr<Model> make_model(const Setting& setting) {
   request.max_num_batched_tokens = setting.rows;
   request.available_bytes = std::int64_t{4} << 30;
   request.kv_dtype = setting.kv_dtype;
+  request.dense = setting.dense;
   MemoryPlan plan = make_memory_plan(request).value();
   plan.backend.record_graphs = setting.record_graphs;
-  plan.backend.tensor_cores = setting.tensor_cores;
+  plan.backend.tensor_cores = setting.path->tensor_cores;
+  plan.backend.early_launches = setting.path->early_launches;
   kernels::BackendContext context;
   context.config = checkpoint->config();
+  context.dense = setting.dense;
   context.never_emit = tokenizer->never_emit(checkpoint->config().vocab);
   auto pool = std::make_unique<ThreadPool>(setting.threads);
   auto backend = make_backend(setting, context, *pool);
@@ -163,6 +169,13 @@ TEST(Golden, OneAtATimeOnOneThread) {
 }
 TEST(Golden, ChunksOf7) { expect_golden({.seqs = 3, .rows = 7}, shortest(30)); }
 TEST(Golden, ChunksOf1) { expect_golden({.seqs = 1, .rows = 1}, shortest(8)); }
+// Margins of 1.0 are more than int8 dense weights move log-probabilities: no reply changes.
+TEST(Golden, Int8DenseBatchOf32) {
+  expect_golden({.seqs = 32, .rows = 512, .dense = kInt8}, shortest(80));
+}
+TEST(Golden, Int8DenseOneAtATime) {
+  expect_golden({.seqs = 1, .two_steps = false, .dense = kInt8}, shortest(20));
+}
 TEST(Golden, Ref) { expect_golden({.backend = "ref", .seqs = 4, .rows = 64}, shortest(6)); }
 // The best one is what all tests above run on.
 TEST(Golden, EveryInstructionSet) {
@@ -171,45 +184,42 @@ TEST(Golden, EveryInstructionSet) {
                   shortest(isa == kernels::CpuIsa::kScalar ? 3 : 40));
 }
 
-// On a card the same replies come whether steps are replayed from graphs or run directly.
-class GoldenCuda : public testing::Test {
+// On a card the same replies come on every path, whether steps are replayed from graphs or run
+// directly. Tensor cores attend to keys and values in bfloat16 only.
+class GoldenCuda : public testing::TestWithParam<CudaPath> {
  protected:
   void SetUp() override {
-    if (!has_cuda_backend()) GTEST_SKIP() << "no usable card";
+    if (const std::string missing = GetParam().missing(); !missing.empty()) GTEST_SKIP() << missing;
+  }
+  Setting on_path(Setting setting = {}) const {
+    setting.backend = "cuda";
+    setting.path = &GetParam();
+    if (GetParam().tensor_cores) setting.kv_dtype = KvDtype::kBf16;
+    return setting;
   }
 };
 
-TEST_F(GoldenCuda, OneAtATime) {
-  expect_golden({.backend = "cuda", .seqs = 1, .two_steps = false}, shortest(8));
+TEST_P(GoldenCuda, OneAtATime) {
+  expect_golden(on_path({.seqs = 1, .two_steps = false}), shortest(30));
 }
-TEST_F(GoldenCuda, WithoutGraphs) {
-  expect_golden({.backend = "cuda", .seqs = 3, .rows = 64, .record_graphs = false}, shortest(8));
+TEST_P(GoldenCuda, WithoutGraphs) {
+  expect_golden(on_path({.seqs = 3, .rows = 64, .record_graphs = false}), shortest(30));
 }
-TEST_F(GoldenCuda, Bf16Kv) {
-  expect_golden({.backend = "cuda", .kv_dtype = KvDtype::kBf16}, shortest(30));
+TEST_P(GoldenCuda, Bf16Kv) { expect_golden(on_path({.kv_dtype = KvDtype::kBf16}), shortest(30)); }
+TEST_P(GoldenCuda, ChunksOf7WithoutPrefixCache) {
+  expect_golden(on_path({.seqs = 3, .rows = 7, .prefix_caching = false}), shortest(30));
 }
-TEST_F(GoldenCuda, ChunksOf7WithoutPrefixCache) {
-  expect_golden({.backend = "cuda", .seqs = 3, .rows = 7, .prefix_caching = false}, shortest(30));
+TEST_P(GoldenCuda, ChunksOf1) { expect_golden(on_path({.seqs = 1, .rows = 1}), shortest(4)); }
+TEST_P(GoldenCuda, BatchOf32) { expect_golden(on_path({.seqs = 32, .rows = 512}), goldens()); }
+TEST_P(GoldenCuda, BatchOf32Int8) {
+  expect_golden(on_path({.seqs = 32, .rows = 512, .dense = kInt8}), goldens());
 }
-TEST_F(GoldenCuda, TensorCores) {
-  expect_golden({.backend = "cuda", .tensor_cores = true, .kv_dtype = KvDtype::kBf16},
-                shortest(30));
+TEST_P(GoldenCuda, OneAtATimeInt8) {
+  expect_golden(on_path({.seqs = 1, .two_steps = false, .dense = kInt8}), shortest(20));
 }
-TEST_F(GoldenCuda, TensorCoresOneByOne) {
-  expect_golden({.backend = "cuda", .seqs = 1, .tensor_cores = true, .kv_dtype = KvDtype::kBf16},
-                shortest(30));
-}
-TEST_F(GoldenCuda, TensorCoresBatchOf32) {
-  expect_golden({.backend = "cuda",
-                 .seqs = 32,
-                 .rows = 512,
-                 .tensor_cores = true,
-                 .kv_dtype = KvDtype::kBf16},
-                goldens());
-}
-TEST_F(GoldenCuda, BatchOf32) {
-  expect_golden({.backend = "cuda", .seqs = 32, .rows = 512}, goldens());
-}
+
+INSTANTIATE_TEST_SUITE_P(Paths, GoldenCuda, testing::ValuesIn(cuda_paths()),
+                         [](const auto& each) { return each.param.name; });
 
 // Log-probabilities of whole prompts: within rounding of the golden ones, and the same bits for
 // every chunking and number of threads.

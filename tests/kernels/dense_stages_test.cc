@@ -236,7 +236,13 @@ Floats one_layer(const TestBackend& description, std::int32_t padding) {
 }
 
 TEST_P(DenseStages, PoisonedPaddingRowsDoNotReachLiveOnes) {
-  EXPECT_EQ(one_layer(GetParam(), 9), one_layer(GetParam(), 0));
+  const Floats padded = one_layer(GetParam(), 9);
+  const Floats alone = one_layer(GetParam(), 0);
+  if (GetParam().exact) {
+    EXPECT_EQ(padded, alone);
+    return;
+  }
+  for (std::size_t i = 0; i < alone.size(); ++i) EXPECT_NEAR(padded[i], alone[i], 0.1);
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, DenseStages, testing::ValuesIn(stage_backends()),

@@ -20,6 +20,16 @@ kernels::BackendOptions small_options() {
   return options;
 }
 
+namespace {
+
+kernels::BackendOptions options_of(const TestBackend& backend, kernels::BackendOptions options) {
+  options.tensor_cores = options.tensor_cores || backend.tensor_cores;
+  options.early_launches = options.early_launches && backend.early_launches;
+  return options;
+}
+
+}  // namespace
+
 StepRunner::StepRunner(const TestBackend& backend, const weights::Checkpoint& checkpoint,
                        const kernels::BackendOptions& options, std::vector<TokenId> never_emit)
     : config_(checkpoint.config()),
@@ -27,7 +37,7 @@ StepRunner::StepRunner(const TestBackend& backend, const weights::Checkpoint& ch
       experts_(config_),
       weights_(load_checkpoint(checkpoint, *backend_, experts_)),
       builder_(config_, options) {
-  backend_->prepare(options);
+  backend_->prepare(options_of(backend, options));
   experts_.publish(*backend_);
 }
 

@@ -6,6 +6,7 @@
 #include <cctype>
 #include <cmath>
 
+#include "base/check.h"
 #include "base/thread_pool.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/primitives.h"
@@ -43,17 +44,66 @@ TestBackend cpu_backend(kernels::CpuIsa isa, int threads,
   return backend;
 }
 
-TestBackend cuda_backend() {
+// Tensor cores take inputs rounded to bfloat16, off by 2^-9 of themselves, and may cut off what the
+// other terms of a sum shift out.
+double bf16_dot_error(int k) { return 0x1.2p-9 + float_dot_error(k); }
+
+// What this program can run here: the compute capability of its code, 0 without a usable card.
+int code_capability() {
+  static const int capability = has_cuda_backend() ? kernels::cuda_code_capability() : 0;
+  return capability;
+}
+
+std::vector<CudaPath> paths_here(bool tensor_cores) {
+  std::vector<CudaPath> list;
+  for (const CudaPath& path : cuda_paths())
+    if (path.tensor_cores == tensor_cores && path.missing().empty()) list.push_back(path);
+  return list;
+}
+
+}  // namespace
+
+const std::vector<CudaPath>& cuda_paths() {
+  static const std::vector<CudaPath> list = {
+      {.name = "generic75"},
+      {.name = "deterministic", .early_launches = true, .code = 90},
+      {.name = "generic80", .tensor_cores = true, .code = 80},
+      {.name = "sm90", .tensor_cores = true, .early_launches = true, .code = 90}};
+  return list;
+}
+
+const CudaPath& cuda_path(const std::string& name) {
+  const auto found = std::find_if(cuda_paths().begin(), cuda_paths().end(),
+                                  [&name](const CudaPath& path) { return path.name == name; });
+  STRATA_CHECK(found != cuda_paths().end(), "no path {}", name);
+  return *found;
+}
+
+std::string CudaPath::missing() const {
+  if (!has_cuda_backend()) return "no usable card";
+  if (code_capability() >= code) return "";
+  return fmt::format("the program's code for this card is of compute capability {}.{}",
+                     code_capability() / 10, code_capability() % 10);
+}
+
+TestBackend cuda_backend(const CudaPath& path, kernels::WeightFormat dense) {
   TestBackend backend;
-  backend.name = "cuda";
-  backend.dot_error = backend.dense_error = backend.expert_error = float_dot_error;
-  backend.make = [](kernels::BackendContext context) -> std::shared_ptr<kernels::Backend> {
+  backend.name = "cuda " + path.name;
+  backend.dot_error = float_dot_error;
+  backend.dense_error = backend.expert_error = path.tensor_cores ? bf16_dot_error : float_dot_error;
+  if (dense == kernels::WeightFormat::kI8g32) {
+    backend.name += " int8 dense";
+    backend.dense_error = [](int) { return 0.01; };
+  }
+  backend.tensor_cores = path.tensor_cores;
+  backend.early_launches = path.early_launches;
+  backend.exact = !path.tensor_cores;
+  backend.make = [dense](kernels::BackendContext context) -> std::shared_ptr<kernels::Backend> {
+    context.dense = dense;
     return kernels::make_cuda_backend(std::move(context));
   };
   return backend;
 }
-
-}  // namespace
 
 bool has_cuda_backend() {
   static const bool usable = [] {
@@ -78,7 +128,13 @@ std::vector<TestBackend> test_backends() {
   using kernels::CpuIsa;
   for (const CpuIsa isa : kernels::supported_isas()) list.push_back(cpu_backend(isa, 1));
   list.push_back(cpu_backend(kernels::detect_isa(), 3));
-  if (has_cuda_backend()) list.push_back(cuda_backend());
+  for (const CudaPath& path : paths_here(false)) list.push_back(cuda_backend(path));
+  return list;
+}
+
+std::vector<TestBackend> attend_backends() {
+  std::vector<TestBackend> list = test_backends();
+  for (const CudaPath& path : paths_here(true)) list.push_back(cuda_backend(path));
   return list;
 }
 
@@ -86,7 +142,7 @@ std::vector<TestBackend> test_backends() {
 std::vector<TestBackend> stage_backends() {
   constexpr auto kInt8 = kernels::WeightFormat::kI8g32;
   const kernels::CpuIsa best = kernels::detect_isa();
-  std::vector<TestBackend> list = test_backends();
+  std::vector<TestBackend> list = attend_backends();
   list.push_back(cpu_backend(best, 2, kInt8));
   list.back().name += " int8 dense";
   list.back().dense_error = [](int) { return 0.01; };
@@ -94,6 +150,8 @@ std::vector<TestBackend> stage_backends() {
   list.back().name += " int8 both";
   list.back().dense_error = [](int) { return 0.02; };
   list.back().expert_error = [](int) { return 0.02; };
+  for (const bool tensor_cores : {false, true})
+    for (const CudaPath& path : paths_here(tensor_cores)) list.push_back(cuda_backend(path, kInt8));
   return list;
 }
 

@@ -11,6 +11,18 @@
 
 namespace strata::test {
 
+// A way the CUDA backend computes; --cuda-path forces some of them.
+struct CudaPath {
+  std::string name;
+  bool tensor_cores = false;
+  bool early_launches = false;
+  int code = 75;  // least compute capability of the program's code
+  // Why this program has it not on this card; empty: it has.
+  std::string missing() const;
+};
+const std::vector<CudaPath>& cuda_paths();  // all of them
+const CudaPath& cuda_path(const std::string& name);
+
 struct TestBackend {
   std::string name;
   // Backend and what it computes on live together.
@@ -22,14 +34,25 @@ struct TestBackend {
   std::function<double(int k)> expert_error;
   // Where value i of a row lies in Activations::attn, whose layout is the backend's own.
   std::function<int(int i)> attn_index = [](int i) { return i; };
+  // cuda; they win over a test's BackendOptions.
+  bool tensor_cores = false;
+  bool early_launches = true;
+  // Whether a row's result depends on nothing but its sequence, bit by bit.
+  bool exact = true;
 };
 
 void PrintTo(const TestBackend& backend, std::ostream* out);
 
-// ref, the CPU backend for every instruction set of this processor, and cuda where it can run.
+TestBackend cuda_backend(const CudaPath& path,
+                         kernels::WeightFormat dense = kernels::WeightFormat::kBf16);
+
+// ref, the CPU backend for every instruction set of this processor, and cuda's float32 paths where
+// it can run: results are exact in the sense above.
 std::vector<TestBackend> test_backends();
-// These, and the CPU backend with int8 dense weights and with int8 activations, whose tolerances
-// are wide: only tests of single stages can hold them.
+// These, and the paths of tensor cores.
+std::vector<TestBackend> attend_backends();
+// These, and the CPU backend and cuda with int8 dense weights, the CPU's with int8 activations,
+// whose tolerances are wide: only tests of single stages can hold them.
 std::vector<TestBackend> stage_backends();
 // Whether a usable card is here. In a program built with CUDA one line says why not, once.
 bool has_cuda_backend();

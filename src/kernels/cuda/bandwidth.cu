@@ -1,4 +1,5 @@
-// How fast the card reads its memory: the roof that `strata bench` compares with.
+// What code the card runs, and how fast it reads its memory: the roof that `strata bench` compares
+// with.
 #include <algorithm>
 
 #include "kernels/cuda/cuda_backend.h"
@@ -24,6 +25,12 @@ __global__ void read_kernel(const uint4* data, std::size_t count, std::uint32_t*
 }
 
 }  // namespace
+
+int cuda_code_capability() {
+  cudaFuncAttributes attributes{};
+  cuda::check(cudaFuncGetAttributes(&attributes, read_kernel), "asking for a kernel");
+  return attributes.ptxVersion;
+}
 
 double cuda_read_bandwidth(std::size_t bytes) {
   constexpr int kPasses = 10;

@@ -42,7 +42,7 @@ CudaBackend::CudaBackend(BackendContext context, const CudaDevice& device)
     : config_(std::move(context.config)),
       rank_(context.rank),
       name_(fmt::format("cuda sm{}{}", device.major, device.minor)),
-      has_tensor_cores_(device.major >= 8),
+      has_tensor_cores_(cuda_code_capability() >= 80),
       slab_(make_slab_layout(config_.hidden, config_.intermediate, config_.expert_format)),
       rope_(make_rope_table(config_.rope, config_.head_dim)),
       never_emit_(std::move(context.never_emit)),
@@ -71,7 +71,7 @@ void CudaBackend::set_expert(LayerId layer, ExpertId expert, const ExpertSlab& s
 
 void CudaBackend::prepare(const BackendOptions& options) {
   STRATA_CHECK(!step_, "prepare() called twice");
-  STRATA_CHECK(!options.tensor_cores || has_tensor_cores_, "no tensor cores for bf16");
+  STRATA_CHECK(!options.tensor_cores || has_tensor_cores_, "no code for tensor cores");
   options_ = options;
   set_early_launches(options.early_launches);
   layout_ = make_activation_layout(config_, options);

@@ -30,6 +30,11 @@ struct CudaMemory {
 };
 CudaMemory cuda_memory();
 
+// Compute capability of the code that this program runs on a usable card, 75 to 120: a build may
+// have none of the card's own. From 80 on it multiplies on tensor cores, from 90 on launches may
+// begin early. Makes the CUDA context.
+int cuda_code_capability();
+
 // Bytes a second that the card reads from its memory: the best of several passes over `bytes`, a
 // multiple of 256. For `strata bench`, before the model is loaded.
 double cuda_read_bandwidth(std::size_t bytes);

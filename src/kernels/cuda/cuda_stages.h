@@ -110,7 +110,7 @@ class CudaBackend final : public Backend {
   const ModelConfig config_;
   const std::int32_t rank_;
   const std::string name_;
-  const bool has_tensor_cores_;  // for bf16
+  const bool has_tensor_cores_;  // in this program's code for the card
   const SlabLayout slab_;
   const RopeTable rope_;
   const std::vector<TokenId> never_emit_;

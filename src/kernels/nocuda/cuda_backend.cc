@@ -17,6 +17,11 @@ CudaMemory cuda_memory() {
   throw StartupError(none.problem, none.hint);
 }
 
+int cuda_code_capability() {
+  const CudaDevice none = find_cuda_device();
+  throw StartupError(none.problem, none.hint);
+}
+
 double cuda_read_bandwidth(std::size_t /*bytes*/) {
   const CudaDevice none = find_cuda_device();
   throw StartupError(none.problem, none.hint);

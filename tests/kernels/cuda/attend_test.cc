@@ -285,7 +285,7 @@ class CudaAttention : public testing::Test {
  protected:
   void SetUp() override {
     if (!has_cuda_backend()) GTEST_SKIP() << "no usable card";
-    tensor_cores_ = kernels::find_cuda_device().major >= 8;
+    tensor_cores_ = kernels::cuda_code_capability() >= 80;
   }
   std::vector<Path> paths() const {
     return tensor_cores_ ? std::vector{Path::kGeneric, Path::kDecode, Path::kPrefill}
@@ -367,7 +367,7 @@ TEST_F(CudaAttention, LongContexts) {
 
 // However a row's splits are shared among blocks, and whatever rows are beside it.
 TEST_F(CudaAttention, DecodeDoesNotDependOnOtherRows) {
-  if (!tensor_cores_) GTEST_SKIP() << "no tensor cores";
+  if (!tensor_cores_) GTEST_SKIP() << "no code for tensor cores";
   for (const std::int32_t position : {255, 256, 2047, 2048, 5000, 20000}) {
     std::optional<std::vector<float>> expected;
     for (const std::int32_t others : {0, 3, 15, 30, 40}) {
@@ -385,7 +385,7 @@ TEST_F(CudaAttention, DecodeDoesNotDependOnOtherRows) {
 }
 
 TEST_F(CudaAttention, PromptsDoNotDependOnChunks) {
-  if (!tensor_cores_) GTEST_SKIP() << "no tensor cores";
+  if (!tensor_cores_) GTEST_SKIP() << "no code for tensor cores";
   for (const std::int32_t window : {0, 128}) {
     const AttendCase whole({.window = window}, {{0, 300}});
     const std::vector<float> expected = whole.run(Path::kPrefill);
