@@ -12,6 +12,8 @@ import time
 import urllib.error
 import urllib.request
 
+from clocks import Clocks
+
 E = os.environ
 OUT = pathlib.Path(E["OUT"])
 START_LIMIT_S = 240  # the 20b has to be read or made first
@@ -52,6 +54,8 @@ class Engine:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = OUT / f"serve_{name}.log"
         self.command = [*command, "--port", str(self.port)]
+        self.clocks = Clocks(OUT / f"clocks_{name}.csv")
+        self.clock = ""  # during the last load
         self.gaps = {}  # of each rate: share of inter-token gaps up to so many ms
         self.best_goodput = 0.0
 
@@ -59,6 +63,7 @@ class Engine:
         print(f"== {self.name}: {shlex.join(self.command)}", flush=True)
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
+        self.clocks.__enter__()
         try:
             self.wait_ready()
         except BaseException:
@@ -68,6 +73,7 @@ class Engine:
         return self
 
     def __exit__(self, *_):
+        self.clocks.__exit__()
         self.process.terminate()
         try:
             self.process.wait(15)
@@ -96,6 +102,7 @@ class Engine:
         file = OUT / f"serve_{self.name}_{name}.json"
         command = [E["STRATA"], "bench", "serve", "--base-url", self.url, "--save-result",
                    "--save-detailed", "--result-filename", str(file), *map(str, arguments)]
+        mark = self.clocks.mark()
         with open(OUT / f"serve_{self.name}_{name}.log", "w") as log:
             try:
                 code = subprocess.run(command, stdout=log, stderr=log,
@@ -103,6 +110,7 @@ class Engine:
             except subprocess.TimeoutExpired:
                 print(f"{name}: took too long")
                 return None
+        self.clock = self.clocks.since(mark)
         if code != 0:
             print(f"{name}: exit {code}, see {log.name}")
             return None
@@ -122,12 +130,15 @@ def good(ttft, gaps):
 def single_prompts(engine):
     rows = []
     for seed, tokens in enumerate(map(int, E["PROMPTS"].split()), 100):
-        result = engine.load(f"prompt{tokens}", 60, "--max-concurrency", 1,
-                             *random_load(seed, E["REPEATS"], tokens, 2, 0))
+        result = engine.load(f"prompt{tokens}", 60, "--max-concurrency", 1, "--percentile-metrics",
+                             "ttft,e2el", *random_load(seed, E["REPEATS"], tokens, E["OUTPUT"], 0))
         if result:
             rows.append(f"{tokens:>8} {result['mean_ttft_ms']:>10.1f} {result['std_ttft_ms']:>8.1f}"
-                        f" {result['completed']:>6}")
-    return ["prompt, one at a time", f"{'tokens':>8} {'TTFT mean':>10} {'sd':>8} {'done':>6}", *rows]
+                        f" {result['mean_e2el_ms']:>11.1f} {result['std_e2el_ms']:>8.1f}"
+                        f" {result['completed']:>6}  {engine.clock}")
+    return [f"prompt, one at a time, answers of {E['OUTPUT']} tokens",
+            f"{'tokens':>8} {'TTFT mean':>10} {'sd':>8} {'end to end':>11} {'sd':>8} {'done':>6}",
+            *rows]
 
 
 def rates(engine):
@@ -156,7 +167,7 @@ def rates(engine):
                     + "".join(f" {1e3 * percentile(values, p):>9.1f}"
                               for values in (firsts, gaps) for p in (50, 99))
                     + f" {result['output_throughput']:>9.1f} {num_good / count:>6.0%}"
-                    + f" {goodput:>8.2f}")
+                    + f" {goodput:>8.2f}  {engine.clock}")
         if num_good < GOOD_SHARE * count:
             break
     engine.best_goodput = best
@@ -180,7 +191,7 @@ def five_users(engine):
 
     return ["five users, answers of 100 tokens", f"{'':>20} {'mean':>9} {'sd':>9} {'p50':>9} {'p99':>9}",
             line("TTFT, ms", "ttft_ms"), line("end to end, s", "e2e_s"),
-            line("256 tokens, tok/s", "tokens_per_s"), f"{f['failed']} failed"]
+            line("256 tokens, tok/s", "tokens_per_s"), f"{f['failed']} failed; {engine.clock}"]
 
 
 def measure(name, command, only_rates):

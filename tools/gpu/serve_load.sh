@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Runs on a machine with a card, in a checkout with .gpu/ made by tools/gpu/build.sh: a server with
 # random weights in the 20b's shape under `strata bench serve`. Open loop with mixed prompts at
-# rising rates, single prompts of several lengths, five users; a table comes last, logs and the JSON
-# of every run go to $OUT (default: .gpu/out). Each server takes less than five minutes.
+# rising rates, single prompts of several lengths, five users; a table comes last, with the SM clock
+# beside each line, logs and the JSON of every run go to $OUT (default: .gpu/out). Each server takes
+# less than five minutes.
 #
 #   tools/gpu/serve_load.sh                 Strata
 #   tools/gpu/serve_load.sh FILE.gguf       then llama-server (.gpu/llama/llama-server) with FILE,
