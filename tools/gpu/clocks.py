@@ -10,7 +10,8 @@ import subprocess
 import sys
 
 # nvidia-smi would keep lines back in its buffer.
-QUERY = ["stdbuf", "-oL", "nvidia-smi", "--query-gpu=clocks.sm,utilization.gpu,clocks_event_reasons.active",
+QUERY = ["stdbuf", "-oL", "nvidia-smi",
+         "--query-gpu=clocks.sm,utilization.gpu,clocks_event_reasons.active",
          "--format=csv,noheader,nounits", "-lms", "200"]
 REASONS = {0x4: "power cap", 0x8: "hardware slowdown", 0x20: "thermal", 0x40: "hardware thermal",
            0x80: "power brake"}

@@ -17,7 +17,7 @@
 # JOBS: processes side by side (default 8). LIMIT: seconds of one sanitised test (default 60).
 # TESTS: a gtest filter, the sanitised tests instead of each tool's own.
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit
 out=${OUT:-$PWD/.gpu/out}
 mkdir -p "$out"
 jobs=${JOBS:-8}
