@@ -1,7 +1,9 @@
 // What approximations cost: the model's predictions with them against its predictions without, over
 // the golden prompts and replies of the embedded model. Prints the mean Kullback-Leibler divergence
-// in nats, its 99th percentile, and how often the most likely token is the same; of all tokens, and
-// of the replies alone, which are what the model was trained to say.
+// in nats, its 99th percentile, and how often the most likely token is the same: after all tokens,
+// and apart after those of beginnings that an earlier text had too (a few positions of the system
+// message, over and over), of the rest of the prompts, and within the replies, which are what the
+// model was trained to say.
 //
 //   bench_agreement [--backend cpu|cuda] [TOKENS]   (default: cpu, 24000)
 //
@@ -107,11 +109,12 @@ class Comparison {
     same_ += best(expected) == best(got) ? 1 : 0;
   }
   void print(const std::string& what, const char* of) {
+    if (divergences_.empty()) return;
     std::sort(divergences_.begin(), divergences_.end());
     double sum = 0.0;
     for (const double each : divergences_) sum += each;
     const auto count = static_cast<double>(divergences_.size());
-    fmt::print("{:<52} {:<7} {:>6} tokens  mean KL {:.2e}  99 % below {:.2e}  top-1 {:.3f} %\n",
+    fmt::print("{:<52} {:<8} {:>6} tokens  mean KL {:.2e}  99 % below {:.2e}  top-1 {:.3f} %\n",
                what, of, divergences_.size(), sum / count,
                divergences_[divergences_.size() * 99 / 100], 100.0 * same_ / count);
   }
@@ -138,6 +141,9 @@ void compare(const std::vector<Variant>& variants, std::size_t tokens) {
     runners.push_back(std::make_unique<StepRunner>(variant.backend, *checkpoint, options));
   }
   std::vector<Comparison> all(variants.size());
+  std::vector<Comparison> repeated(variants.size());
+  std::vector<Comparison> prompts(variants.size());
+  std::vector<std::vector<TokenId>> seen;
   std::vector<Comparison> replies(variants.size());
   for (const Text& text : texts(tokens)) {
     std::vector<Rows> rows;
@@ -147,11 +153,18 @@ void compare(const std::vector<Variant>& variants, std::size_t tokens) {
       rows.push_back(runner.logprobs(0, text.ids, variants[v].chunk));
       runner.builder().release(0);
     }
+    std::size_t shared = 0;  // first tokens that another text began with
+    for (const std::vector<TokenId>& other : seen) {
+      const auto at = std::mismatch(text.ids.begin(), text.ids.end(), other.begin(), other.end());
+      shared = std::max(shared, static_cast<std::size_t>(at.first - text.ids.begin()));
+    }
+    seen.push_back(text.ids);
     for (std::size_t v = 0; v < variants.size(); ++v)
       for (std::size_t i = 0; i < text.ids.size(); ++i) {
         const auto& expected = rows[variants[v].base][i];
         all[v].add(expected, rows[v][i]);
-        if (i + 1 >= text.prompt && i + 1 < text.ids.size()) replies[v].add(expected, rows[v][i]);
+        const bool in_reply = i + 1 >= text.prompt && i + 1 < text.ids.size();
+        (in_reply ? replies : (i < shared ? repeated : prompts))[v].add(expected, rows[v][i]);
       }
   }
   for (std::size_t v = 0; v < variants.size(); ++v) {
@@ -159,6 +172,8 @@ void compare(const std::vector<Variant>& variants, std::size_t tokens) {
     const std::string what =
         variants[v].backend.name + " : " + variants[variants[v].base].backend.name;
     all[v].print(what, "all");
+    repeated[v].print(what, "repeated");
+    prompts[v].print(what, "prompts");
     replies[v].print(what, "replies");
   }
 }
