@@ -275,15 +275,17 @@ TEST_F(CudaTensorProducts, PromptsAreCloseToTheReference) {
   }
 }
 
-// Plain draws are the card's, the others the host's; ref draws all on the host.
+// The card draws; ref draws all on the host.
 TEST_F(CudaBackend, DrawsAreTheReferences) {
   const auto checkpoint = make_micro_checkpoint(micro_config(), 3);
   const auto prompt = random_tokens(9, 384, 4);
-  std::vector<SamplingParams> kinds(7);
+  std::vector<SamplingParams> kinds(8);
   kinds[0].temperature = 0.0F;
   kinds[1].temperature = 1.0F;
   kinds[2].temperature = 5.0F;
-  kinds[3].top_k = 3;
+  kinds[3].top_k = 30;
+  kinds[3].top_p = 0.8F;
+  kinds[3].min_p = 0.05F;
   kinds[4].temperature = 2.0F;
   kinds[4].ignore_eos = true;
   kinds[4].stop_ids = {7};
@@ -303,7 +305,11 @@ TEST_F(CudaBackend, DrawsAreTheReferences) {
     }
     return tokens;
   };
-  // What comes first without it is masked, by the card and, with more ids than it takes, the host.
+  kinds[7].temperature = 3.0F;
+  kinds[7].repetition_penalty = 1.2F;
+  kinds[7].frequency_penalty = 0.5F;
+  kinds[7].logit_bias = {{3, 5.0F}, {1, 100.0F}};
+  // What comes first without it is masked, as a few ids or as changes of logits.
   const TokenId favourite = run(ref(), {kinds[0]}).front();
   for (const std::size_t kind : {5U, 6U}) {
     kinds[kind].temperature = 0.0F;

@@ -46,7 +46,6 @@ CudaBackend::CudaBackend(BackendContext context, const CudaDevice& device)
       slab_(make_slab_layout(config_.hidden, config_.intermediate, config_.expert_format)),
       rope_(make_rope_table(config_.rope, config_.head_dim)),
       never_emit_(std::move(context.never_emit)),
-      sampler_(config_.vocab, never_emit_),
       dense_(config_, context.dense, stream_),
       expert_memory_("weights.experts", expert_weight_bytes(config_)),
       slabs_(static_cast<std::size_t>(config_.num_layers * config_.num_experts)),
@@ -81,10 +80,6 @@ void CudaBackend::prepare(const BackendOptions& options) {
   kv_memory_.emplace("kv.pool", static_cast<std::size_t>(options.num_pages) * page_bytes_);
   swap_memory_ =
       PinnedBuffer("kv.swap", static_cast<std::size_t>(options.num_swap_pages) * page_bytes_);
-  const auto head_rows = static_cast<std::size_t>(std::min(options.max_logits_rows, kMaxHeadRows));
-  logits_ = PinnedBuffer("activations",
-                         head_rows * static_cast<std::size_t>(config_.vocab) * sizeof(float));
-  drawn_ = PinnedBuffer("activations", head_rows * sizeof(DrawPart));
   std::array<std::int32_t, kNumKvGroups> next{};
   for (LayerId layer = 0; layer < config_.num_layers; ++layer)
     layer_in_group_.push_back(next[kv_group_of(config_, layer)]++);
@@ -94,21 +89,16 @@ void CudaBackend::prepare(const BackendOptions& options) {
   inv_freq_ = inv_freq;
   clear_experts_read();
   clear_arrivals();
-  ban_ids();
   activations_.x = {at<void>(layout_.x)};
   activations_.q = {at<void>(layout_.q)};
   activations_.attn = {at<void>(layout_.attn)};
   activations_.delta_attn = {at<void>(layout_.delta_attn)};
   activations_.delta_moe = {at<void>(layout_.delta_moe)};
   step_.emplace(options);
-  upload_.emplace(options, at<std::byte>(layout_.inputs));
+  upload_.emplace(options, config_.vocab, at<std::byte>(layout_.inputs));
+  sampler_.emplace(layout_, activation_memory_->data(), config_.vocab, never_emit_,
+                   std::min(options.max_logits_rows, kMaxHeadRows), stream_);
   graphs_.emplace(options.record_graphs, stream_);
-}
-
-void CudaBackend::ban_ids() {
-  std::vector<std::uint32_t> bits(static_cast<std::size_t>(config_.vocab + 31) / 32);
-  for (const TokenId id : never_emit_) bits[static_cast<std::size_t>(id) / 32] |= 1U << (id % 32);
-  copy_and_wait(stream_, at<void>(layout_.banned), bits.data(), bits.size() * sizeof(bits[0]));
 }
 
 std::byte* CudaBackend::page(PageId page) const {
@@ -153,7 +143,7 @@ void CudaBackend::begin_step(const StepPlan& plan) {
   step_->begin(plan);
   publish_slabs();
   apply_pages(plan);
-  sampler_.clear_masks();
+  sampler_->clear_masks();
   events_used_ = 0;
   spans_.clear();
   upload_->upload(*step_, stream_);

@@ -7,6 +7,8 @@
 #include <cstdint>
 
 #include "base/model_config.h"
+#include "kernels/cuda/draw_cut.h"
+#include "kernels/cuda/on_both.h"
 #include "kernels/cuda/step_inputs.h"
 #include "kernels/slab.h"
 #include "kernels/stages.h"
@@ -26,14 +28,8 @@ inline constexpr std::int32_t kInt8Group = 32;   // weights of a row that share 
 
 // A row of k inputs of integer products (planes.cuh): two planes of bytes and a scale of eight
 // bytes for each 32 values, with zeros up to the end of the last step.
-#ifdef __CUDACC__
-#define STRATA_ON_BOTH __host__ __device__
-#else
-#define STRATA_ON_BOTH
-#endif
 STRATA_ON_BOTH constexpr std::int32_t padded_k(std::int32_t k) { return (k + 1023) / 1024 * 1024; }
 STRATA_ON_BOTH constexpr std::int32_t plane_bytes(std::int32_t k) { return padded_k(k) / 4 * 9; }
-#undef STRATA_ON_BOTH
 
 constexpr std::size_t aligned(std::size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
@@ -90,6 +86,25 @@ struct DrawPart {
 };
 inline constexpr std::int32_t kDrawParts = 128;  // of the vocabulary, scanned by a block each
 
+// What blocks of a scan of one row leave to the last of them; zeros between scans.
+struct DrawScratch {
+  unsigned long long bins[kCutBins];  // by digit: ids or masses
+  std::uint32_t best;                 // order_of
+  std::uint32_t collected;            // ids of a report
+  std::int32_t arrived;               // blocks
+};
+
+// What log-probabilities of a row are made of: of raw logits.
+struct DrawReport {
+  double sum;  // of exp(logit - best), over all ids
+  float best;
+  float own;             // the token's
+  std::int32_t rank;     // of the token; 1: best
+  std::int32_t num_top;  // the best ids, in any order
+  std::int32_t top_id[kMostTop];
+  float top_logit[kMostTop];
+};
+
 // The activations arena: offsets of its buffers. A pair is (row, rank of a chosen expert).
 struct ActivationLayout {
   std::int32_t split_rows = 0;  // steps of so many rows attend in parallel over splits
@@ -114,6 +129,10 @@ struct ActivationLayout {
   std::size_t head_input = 0, logits = 0;      // f32 [head rows, hidden | vocab]
   std::size_t banned = 0;                      // u32 bits [vocab]: ids that are never emitted
   std::size_t draw_parts = 0, drawn = 0;       // DrawPart [head rows, kDrawParts | 1]
+  std::size_t draw_scratch = 0;                // DrawScratch [head rows]
+  std::size_t draw_cuts = 0;                   // DrawCut [head rows]
+  std::size_t draw_reports = 0;                // DrawReport [head rows]
+  std::size_t raw_logits = 0;                  // f32 [kMostChanges]: what was there before
   std::size_t slab_table = 0;                  // address of each expert's slab [layers, experts]
   std::size_t bytes = 0;
 };
@@ -175,6 +194,10 @@ inline ActivationLayout make_activation_layout(const ModelConfig& c,
   layout.banned = place((c.vocab + 31) / 32);
   layout.draw_parts = place(head_rows * kDrawParts, sizeof(DrawPart));
   layout.drawn = place(head_rows, sizeof(DrawPart));
+  layout.draw_scratch = place(head_rows, sizeof(DrawScratch));
+  layout.draw_cuts = place(head_rows, sizeof(DrawCut));
+  layout.draw_reports = place(head_rows, sizeof(DrawReport));
+  layout.raw_logits = place(kMostChanges);
   layout.slab_table = place(std::int64_t{c.num_layers} * c.num_experts, sizeof(void*));
   return layout;
 }

@@ -287,57 +287,9 @@ void CudaBackend::head(const StepShape&, const ModelWeights& weights, Buffer x,
   launch_dense(stream_.get(), args);
 }
 
-// Copies logits row `index`, the index - first one of the head, to its place on the host.
-std::span<float> CudaBackend::fetch_logits(std::int32_t first, std::int32_t index) {
-  const auto vocab = static_cast<std::size_t>(config_.vocab);
-  const std::size_t offset = static_cast<std::size_t>(index - first) * vocab;
-  float* row = reinterpret_cast<float*>(logits_.data()) + offset;
-  check(cudaMemcpyAsync(row, at<float>(layout_.logits) + offset, vocab * sizeof(float),
-                        cudaMemcpyDeviceToHost, stream_.get()),
-        "reading logits");
-  return {row, vocab};
-}
-
-// The one place where the host waits: for tokens the card drew, and for logits of the other rows,
-// which the host's sampler draws from.
 void CudaBackend::sample(const StepShape&, std::int32_t first, std::int32_t count) {
   Scope scope(*this, Stage::kSample);
-  auto* drawn = at<DrawPart>(layout_.drawn);
-  launch_draw(stream_.get(), {.inputs = upload_->inputs(),
-                              .first = first,
-                              .count = count,
-                              .logits = at<float>(layout_.logits),
-                              .banned = at<std::uint32_t>(layout_.banned),
-                              .vocab = config_.vocab,
-                              .parts = at<DrawPart>(layout_.draw_parts),
-                              .out = drawn});
-  auto* tokens = reinterpret_cast<DrawPart*>(drawn_.data());
-  check(cudaMemcpyAsync(tokens, drawn, static_cast<std::size_t>(count) * sizeof(DrawPart),
-                        cudaMemcpyDeviceToHost, stream_.get()),
-        "reading tokens");
-  const auto host_draws = [&](std::int32_t index) {
-    const StepLogits& logits = upload_->logits(index);
-    return logits.row >= 0 && logits.draw == DrawKind::kHost;
-  };
-  std::array<std::span<float>, kMaxHeadRows> rows{};
-  for (std::int32_t i = 0; i < count; ++i)
-    if (host_draws(first + i)) rows[static_cast<std::size_t>(i)] = fetch_logits(first, first + i);
-  stream_.synchronize();
-  for (std::int32_t i = 0; i < count; ++i) {
-    const std::int32_t index = first + i;
-    std::span<float> logits = rows[static_cast<std::size_t>(i)];
-    if (step_->wants_logits(index) && !host_draws(index)) {
-      if (tokens[i].id >= 0) {
-        RowResult result;
-        result.token = tokens[i].id;
-        step_->record_token(index, std::move(result));
-        continue;
-      }
-      logits = fetch_logits(first, index);  // no finite logit: the host's sampler knows what to do
-      stream_.synchronize();
-    }
-    sampler_.process(*step_, index, logits);
-  }
+  sampler_->sample(*step_, *upload_, first, count);
 }
 
 }  // namespace strata::kernels::cuda

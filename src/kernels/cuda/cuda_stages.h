@@ -1,7 +1,6 @@
 // CudaBackend: the stages of stages.h on one card. Orchestration only: kernels are in the .cu
 // files. A stage launches on one stream and returns; between begin_step and `sample` the host reads
-// nothing back. Slots and page tables are the host's, as on the CPU, and so is all but
-// plain sampling.
+// nothing back. Slots and page tables are the host's, as on the CPU.
 #pragma once
 
 #include <array>
@@ -13,13 +12,13 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "kernels/cuda/card_sampler.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/dense_weights.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/step_graphs.h"
 #include "kernels/cuda/step_upload.h"
 #include "kernels/host/host_step.h"
-#include "kernels/host/sampler.h"
 
 namespace strata::kernels::cuda {
 
@@ -63,7 +62,7 @@ class CudaBackend final : public Backend {
             std::int32_t first, std::int32_t count) override;
   void sample(const StepShape& shape, std::int32_t first, std::int32_t count) override;
   void cut(CutPoint point, LayerId layer) override;
-  void set_masks(std::span<const std::uint32_t> masks) override { sampler_.set_masks(masks); }
+  void set_masks(std::span<const std::uint32_t> masks) override { sampler_->set_masks(masks); }
   StepResult end_step() override;
 
   std::vector<StageStats> take_stats() override;
@@ -93,8 +92,6 @@ class CudaBackend final : public Backend {
   void publish_slabs();
   void clear_experts_read();
   void clear_arrivals();
-  void ban_ids();
-  std::span<float> fetch_logits(std::int32_t first, std::int32_t index);
   KvLayer kv_layer(LayerId layer) const;
   NormArgs norm_args(Buffer x, const Deltas& deltas, WeightHandle norm, float* out) const;
   Routing routing(std::int32_t rows) const;
@@ -114,7 +111,6 @@ class CudaBackend final : public Backend {
   const SlabLayout slab_;
   const RopeTable rope_;
   const std::vector<TokenId> never_emit_;
-  HostSampler sampler_;
   Stream stream_;
   DenseWeights dense_;
   DeviceArena expert_memory_;            // "weights.experts": every slab
@@ -127,14 +123,13 @@ class CudaBackend final : public Backend {
   std::optional<DeviceArena> activation_memory_;  // "activations"
   std::optional<DeviceArena> kv_memory_;          // "kv.pool"
   PinnedBuffer swap_memory_;                      // "kv.swap"
-  PinnedBuffer logits_;                           // f32 [head rows, vocab]
-  PinnedBuffer drawn_;                            // DrawPart [head rows]
   std::size_t page_bytes_ = 0;
   std::vector<std::int32_t> layer_in_group_;  // [num_layers]
   const float* inv_freq_ = nullptr;
   Activations activations_;
   std::optional<HostStep> step_;
   std::optional<StepUpload> upload_;
+  std::optional<CardSampler> sampler_;
   std::optional<StepGraphs> graphs_;
   // What attn_qkv normed with x and left for `route` to add to it; null: nothing.
   const float* unwritten_delta_ = nullptr;

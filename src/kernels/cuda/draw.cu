@@ -1,10 +1,14 @@
 // Draws tokens on the card as HostSampler does: the maximum, or the maximum of logit / temperature
-// + Gumbel noise, which is a function of (seed, position, id).
+// + Gumbel noise, which is a function of (seed, position, id), among the candidates that are kept.
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
 
 namespace strata::kernels::cuda {
 namespace {
+
+__device__ bool card_draws(const StepLogits& how) {
+  return how.row >= 0 && (how.draw == DrawKind::kGreedy || how.draw == DrawKind::kGumbel);
+}
 
 __device__ bool better(const DrawPart& a, const DrawPart& b) {
   if (a.id < 0 || b.id < 0) return a.id >= 0;
@@ -53,7 +57,8 @@ __global__ void __launch_bounds__(kBlockThreads) draw_kernel(const DrawArgs args
   const StepLogits how = args.inputs.logits[args.first + blockIdx.y];
   dependents_may_start();
   dependency_wait();
-  if (how.row < 0 || how.draw == DrawKind::kHost) return;
+  if (!card_draws(how)) return;
+  const DrawCut cut = how.filtered ? args.cuts[blockIdx.y] : DrawCut{};
   const float* logits = args.logits + static_cast<std::size_t>(blockIdx.y) * args.vocab;
   DrawPart best{0.0, -1};
   for (int id = blockIdx.x * kBlockThreads + threadIdx.x; id < args.vocab;
@@ -61,7 +66,9 @@ __global__ void __launch_bounds__(kBlockThreads) draw_kernel(const DrawArgs args
     bool allowed = (args.banned[id / 32] >> (id % 32) & 1U) == 0;
 #pragma unroll
     for (const std::int32_t masked : how.masked) allowed = allowed && id != masked;
-    if (allowed && isfinite(logits[id])) offer(best, how, logits[id], id);
+    if (!allowed || !(logits[id] > -INFINITY)) continue;
+    if (how.filtered && !keeps(cut, order_of(logits[id]), id)) continue;
+    offer(best, how, logits[id], id);
   }
   best = best_of_block(best);
   if (threadIdx.x == 0)
@@ -72,13 +79,14 @@ __global__ void __launch_bounds__(kBlockThreads) draw_end_kernel(const DrawArgs 
   const StepLogits how = args.inputs.logits[args.first + blockIdx.x];
   dependents_may_start();
   dependency_wait();
-  if (how.row < 0 || how.draw == DrawKind::kHost) return;
+  if (!card_draws(how)) return;
   DrawPart best{0.0, -1};
   for (int part = threadIdx.x; part < kDrawParts; part += kBlockThreads) {
     const DrawPart each = args.parts[static_cast<std::size_t>(blockIdx.x) * kDrawParts + part];
     if (better(each, best)) best = each;
   }
   best = best_of_block(best);
+  if (!isfinite(best.score)) best.id = -1;  // +infinity: as HostSampler has it, none can be drawn
   if (threadIdx.x == 0) args.out[blockIdx.x] = best;
 }
 

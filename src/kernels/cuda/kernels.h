@@ -150,18 +150,29 @@ void launch_attend(cudaStream_t stream, const AttendArgs& args);
 void launch_attend_decode(cudaStream_t stream, const AttendArgs& args);
 void launch_attend_prefill(cudaStream_t stream, const AttendArgs& args);
 
-// Draws the tokens of logits rows [first, first + count) that are the card's to draw.
+// Logits rows [first, first + count), which are the card's to draw from.
 struct DrawArgs {
   StepInputs inputs;
   std::int32_t first;
   std::int32_t count;
-  const float* logits;          // [count, vocab]
+  float* logits;                // [count, vocab]
   const std::uint32_t* banned;  // bits [vocab]
   std::int32_t vocab;
-  DrawPart* parts;  // scratch [count, kDrawParts]
-  DrawPart* out;    // [count]
+  DrawPart* parts;       // scratch [count, kDrawParts]
+  DrawScratch* scratch;  // [count], zeros between launches
+  DrawCut* cuts;         // [count]: what select found
+  float* raw_logits;     // [kMostChanges]: what changes replaced
+  DrawPart* out;         // [count]
+  DrawReport* reports;   // [count]
 };
+// logit_bias and penalties, in place; `back`: the logits as they were.
+void launch_changes(cudaStream_t stream, const DrawArgs& args, bool back);
+// One scan of rows that keep a part of their candidates or, `report`, of those that report their
+// best ids; the scans of a row go from count to mass and from the first digit to the last.
+void launch_select(cudaStream_t stream, const DrawArgs& args, bool report, const CutScan& scan);
 void launch_draw(cudaStream_t stream, const DrawArgs& args);
+// After the draw and the select of reports.
+void launch_report(cudaStream_t stream, const DrawArgs& args);
 
 // Where a step's rows go; on the device from `route` on.
 struct Routing {

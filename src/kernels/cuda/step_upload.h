@@ -1,9 +1,11 @@
-// Writes a step's StepInputs: into one of three page-locked blocks, then to the device in one copy.
+// Writes a step's StepInputs: into one of three page-locked blocks, then to the device in one copy,
+// and one more where logits are changed.
 // Compute thread only.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <vector>
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/step_inputs.h"
@@ -14,7 +16,7 @@ namespace strata::kernels::cuda {
 class StepUpload {
  public:
   // `device` has make_step_layout(options).bytes.
-  StepUpload(const BackendOptions& options, std::byte* device);
+  StepUpload(const BackendOptions& options, std::int32_t vocab, std::byte* device);
 
   const StepInputs& inputs() const { return inputs_; }
   // Logits row `index` of the step that was uploaded last.
@@ -27,8 +29,12 @@ class StepUpload {
     PinnedBuffer memory;
     Event copied;
   };
-  // Returns the bytes used.
-  std::size_t fill(const HostStep& step, std::byte* block) const;
+  // Returns the bytes used, but for the changes.
+  std::size_t fill(const HostStep& step, std::byte* block);
+  StepLogits logits_of(const HostStep& step, std::int32_t index);
+  // False where there is no room for them, or an id has two biases.
+  bool add_changes(const SlotState& slot, bool masks_stops);
+  StepChange* change_of(TokenId id);
 
   const StepLayout layout_;
   const std::int32_t max_pages_;  // of one sequence and group
@@ -37,6 +43,10 @@ class StepUpload {
   std::array<Block, 3> ring_;
   std::size_t next_ = 0;
   const StepLogits* filled_ = nullptr;
+  StepChange* changes_ = nullptr;  // of the block that is being filled
+  std::int32_t num_changes_ = 0;
+  std::int32_t first_change_ = 0;              // of the row
+  std::vector<std::int32_t> place_of_change_;  // [vocab], of the row's in changes_; -1: none
 };
 
 }  // namespace strata::kernels::cuda

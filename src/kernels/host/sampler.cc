@@ -189,10 +189,8 @@ TokenId HostSampler::choose(const SlotState& slot, std::int32_t position,
 void HostSampler::collect(const SamplingParams& sampling, double best,
                           std::span<const float> logits) {
   const double scale = 1.0 / static_cast<double>(sampling.temperature);
-  // 200,000 ids beyond this distance have a share of 1e-12 together.
-  constexpr double kFarthest = 40.0;
   const double floor = sampling.min_p > 0.0F ? best + std::log(static_cast<double>(sampling.min_p))
-                                             : best - kFarthest;
+                                             : best - kFarthestScore;
   if (sampling.top_k > 0) {
     select_top(logits, static_cast<std::size_t>(sampling.top_k), candidates_);
     for (Candidate& candidate : candidates_) candidate.score *= scale;

@@ -22,6 +22,10 @@
 
 namespace strata::kernels {
 
+// Candidates whose score is further below the best are left out where candidates are filtered at
+// all: 200,000 ids beyond this distance have a share of 1e-12 together.
+inline constexpr double kFarthestScore = 40.0;
+
 class HostSampler {
  public:
   HostSampler(std::int32_t vocab, std::vector<TokenId> never_emit);
