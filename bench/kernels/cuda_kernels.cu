@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "cuda_fill.cuh"
+#include "kernels/cuda/card_sampler.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
@@ -153,23 +154,25 @@ class Bench {
                 take<std::int32_t>(pairs),
                 take<ExpertTile>(pairs + kExperts),
                 take<std::int32_t>(1),
-                take<unsigned long long>(1),
+                reinterpret_cast<unsigned long long*>(zeros(8)),
                 kExperts,
                 kTopK,
                 0};
-    constexpr std::int64_t kPartials = std::int64_t{8}
-                                       << 20;  // what steps of many rows leave room for
+    constexpr std::int64_t kPartials = std::int64_t{8} << 20;  // as of 2048 rows
     partials_ = {take<float>(kPartials), kPartials, take<std::int32_t>(kMostArrivals)};
     check(cudaMemsetAsync(partials_.arrived, 0, kMostArrivals * 4, stream_.get()), "filling");
     router_logits_ = take<float>(std::size_t{kRouteRows} * kExperts);
     planes_ = zeros(std::size_t{kTileTokens} * plane_bytes(kHidden));
     inner_planes_ = zeros(std::size_t{kTileTokens} * kTopK * plane_bytes(kIntermediate));
-    arrived_ = take<std::int32_t>(kRouteRows);
-    check(cudaMemsetAsync(arrived_, 0, kRouteRows * 4, stream_.get()), "filling");
-    banned_ = take<std::uint32_t>((kVocab + 31) / 32);
-    parts_ = take<DrawPart>(std::size_t{kMostHeadRows} * kDrawParts);
-    drawn_ = take<DrawPart>(kMostHeadRows);
-    check(cudaMemsetAsync(banned_, 0, (kVocab + 31) / 32 * 4, stream_.get()), "filling");
+    arrived_ = reinterpret_cast<std::int32_t*>(zeros(kRouteRows * 4));
+    draw_.logits = logits_;
+    draw_.banned = reinterpret_cast<std::uint32_t*>(zeros((kVocab + 31) / 32 * 4));
+    draw_.vocab = kVocab;
+    draw_.parts = take<DrawPart>(std::size_t{kMostHeadRows} * kDrawParts);
+    draw_.scratch = reinterpret_cast<DrawScratch*>(zeros(kMostHeadRows * sizeof(DrawScratch)));
+    draw_.cuts = take<DrawCut>(kMostHeadRows);
+    draw_.out = take<DrawPart>(kMostHeadRows);
+    draw_.reports = take<DrawReport>(kMostHeadRows);
     check(cudaMemsetAsync(routing_.experts_read, 0, 8, stream_.get()), "filling");
     std::vector<float> inv_freq(kHeadDim / 2);
     for (std::size_t i = 0; i < inv_freq.size(); ++i)
@@ -200,7 +203,7 @@ class Bench {
     std::vector<StepLogits> logits(kMostHeadRows);
     for (int i = 0; i < kMostHeadRows; ++i)
       logits[static_cast<std::size_t>(i)] = {std::min(i, rows - 1), DrawKind::kGreedy};
-    inputs_ = {copied(step), copied(logits), copied(seq), copied(pages)};
+    inputs_ = {copied(step), copied(logits), copied(seq), copied(pages), nullptr};
     const std::size_t block = std::size_t{kPageTokens} * kHeadDim * 2;
     kv_ = {.pages = nullptr,
            .page_bytes = block * 2 * kKvHeads * (kLayers / 2),
@@ -413,9 +416,13 @@ class Bench {
     const int head_rows = std::min(rows > 128 ? 1 : rows, kMostHeadRows);
     cell(head_rows, "head", 4, weight_bytes * kVocab * kHidden, 2.0 * kVocab * kHidden * head_rows,
          [&](int) { launch_dense(stream_.get(), dense(head_rows, head_, normed_, logits_)); });
-    cell(head_rows, "draw", 4, 4.0 * kVocab * head_rows, 0, [&](int) {
-      launch_draw(stream_.get(), {inputs_, 0, head_rows, logits_, banned_, kVocab, parts_, drawn_});
-    });
+    draw_cell(head_rows, "draw", {0, DrawKind::kGreedy});
+    draw_cell(head_rows, "report", {.row = 0, .draw = DrawKind::kGumbel, .top_n = 20});
+    StepLogits how = {
+        .row = 0, .draw = DrawKind::kGumbel, .filtered = true, .top_p = 0.95, .reach = -40.0};
+    draw_cell(head_rows, "top-p", how);
+    how.top_k = 40;
+    draw_cell(head_rows, "both", how);
     make_routing(rows, tile_tokens(rows));
     cell(rows, "layers", 1, kLayers * (qkv_bytes + out_bytes + moe_bytes),
          kLayers * (qkv_flops + out_flops + moe_flops), [&](int) {
@@ -428,6 +435,16 @@ class Bench {
              launch_experts(stream_.get(), experts(rows, layer));
            }
          });
+  }
+
+  void draw_cell(int rows, const char* name, const StepLogits& how) {
+    DrawArgs args = draw_;
+    args.inputs.logits = copied(std::vector<StepLogits>(kMostHeadRows, how));
+    args.count = rows;
+    DrawsAsked asked;
+    asked.add(how);
+    cell(rows, name, 4, 4.0 * kVocab * rows, 0,
+         [&](int) { launch_draws(stream_.get(), asked, args); });
   }
 
   const Options options_;
@@ -457,8 +474,7 @@ class Bench {
   StepInputs inputs_{};
   KvLayer kv_{};
   std::byte* pools_[2] = {};
-  std::uint32_t* banned_ = nullptr;
-  DrawPart *parts_ = nullptr, *drawn_ = nullptr;
+  DrawArgs draw_{};
 };
 
 }  // namespace

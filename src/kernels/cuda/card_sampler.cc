@@ -34,6 +34,32 @@ void add_report(const DrawReport& report, RowResult& result) {
 
 }  // namespace
 
+void DrawsAsked::add(const StepLogits& how) {
+  changes |= how.num_changes > 0;
+  filters |= how.filtered;
+  counts |= how.top_k > 0;
+  masses |= how.top_p < 1.0;
+  reports |= how.top_n >= 0;
+  best |= how.top_n > 0;
+}
+
+void launch_draws(cudaStream_t stream, const DrawsAsked& asked, const DrawArgs& args) {
+  const auto digits = [&](bool report, bool mass, int from) {
+    for (int digit = from; digit < kCutDigits; ++digit)
+      launch_select(stream, args, report, {.mass = mass, .digit = digit});
+  };
+  if (asked.changes) launch_changes(stream, args, false);
+  if (asked.filters) launch_select(stream, args, false, CutScan{});
+  if (asked.counts) digits(false, false, 1);
+  if (asked.masses) digits(false, true, 0);
+  launch_draw(stream, args);
+  if (asked.changes) launch_changes(stream, args, true);
+  if (!asked.reports) return;
+  launch_select(stream, args, true, CutScan{});
+  if (asked.best) digits(true, false, 1);
+  launch_report(stream, args);
+}
+
 CardSampler::CardSampler(const ActivationLayout& layout, std::byte* memory, std::int32_t vocab,
                          const std::vector<TokenId>& never_emit, std::int32_t head_rows,
                          const Stream& stream)
@@ -58,39 +84,6 @@ CardSampler::CardSampler(const ActivationLayout& layout, std::byte* memory, std:
   check(cudaMemsetAsync(args_.scratch, 0, static_cast<std::size_t>(head_rows) * sizeof(DrawScratch),
                         stream.get()),
         "clearing");
-}
-
-CardSampler::Asked CardSampler::asked(const StepUpload& upload, std::int32_t first,
-                                      std::int32_t count) const {
-  Asked asked;
-  for (std::int32_t i = first; i < first + count; ++i) {
-    const StepLogits& how = upload.logits(i);
-    asked.changes |= how.num_changes > 0;
-    asked.filters |= how.filtered;
-    asked.counts |= how.top_k > 0;
-    asked.masses |= how.top_p < 1.0;
-    asked.reports |= how.top_n >= 0;
-    asked.top |= how.top_n > 0;
-  }
-  return asked;
-}
-
-void CardSampler::launch(const Asked& asked, const DrawArgs& args) const {
-  cudaStream_t stream = stream_.get();
-  const auto digits = [&](bool report, bool mass, int from) {
-    for (int digit = from; digit < kCutDigits; ++digit)
-      launch_select(stream, args, report, {.mass = mass, .digit = digit});
-  };
-  if (asked.changes) launch_changes(stream, args, false);
-  if (asked.filters) launch_select(stream, args, false, CutScan{});
-  if (asked.counts) digits(false, false, 1);
-  if (asked.masses) digits(false, true, 0);
-  launch_draw(stream, args);
-  if (asked.changes) launch_changes(stream, args, true);
-  if (!asked.reports) return;
-  launch_select(stream, args, true, CutScan{});
-  if (asked.top) digits(true, false, 1);
-  launch_report(stream, args);
 }
 
 std::span<float> CardSampler::fetch_logits(std::int32_t row) const {
@@ -121,15 +114,16 @@ void CardSampler::sample(HostStep& step, const StepUpload& upload, std::int32_t 
   args.inputs = upload.inputs();
   args.first = first;
   args.count = count;
-  const Asked asks = asked(upload, first, count);
-  launch(asks, args);
+  DrawsAsked asked;
+  for (std::int32_t i = first; i < first + count; ++i) asked.add(upload.logits(i));
+  launch_draws(stream_.get(), asked, args);
   const auto fetch = [&](const PinnedBuffer& to, const void* from, std::size_t each) {
     check(cudaMemcpyAsync(to.data(), from, static_cast<std::size_t>(count) * each,
                           cudaMemcpyDeviceToHost, stream_.get()),
           "reading tokens");
   };
   fetch(drawn_, args.out, sizeof(DrawPart));
-  if (asks.reports) fetch(reports_, args.reports, sizeof(DrawReport));
+  if (asked.reports) fetch(reports_, args.reports, sizeof(DrawReport));
   std::array<std::span<float>, kMaxHeadRows> rows{};
   for (std::int32_t i = 0; i < count; ++i)
     if (host_draws(upload.logits(first + i))) rows[static_cast<std::size_t>(i)] = fetch_logits(i);

@@ -19,6 +19,16 @@
 
 namespace strata::kernels::cuda {
 
+// What some row of a call asks for.
+struct DrawsAsked {
+  bool changes = false;                                  // logit_bias or penalties
+  bool filters = false, counts = false, masses = false;  // any; top-k; top-p
+  bool reports = false, best = false;  // log-probabilities; of the best ids as well
+  void add(const StepLogits& how);
+};
+// Everything that rows are drawn and reported by, on `stream`.
+void launch_draws(cudaStream_t stream, const DrawsAsked& asked, const DrawArgs& args);
+
 class CardSampler {
  public:
   // `memory` is the activations arena of `layout`, with room for `head_rows` rows of logits.
@@ -33,14 +43,6 @@ class CardSampler {
   void sample(HostStep& step, const StepUpload& upload, std::int32_t first, std::int32_t count);
 
  private:
-  // What the rows of a call ask of the card.
-  struct Asked {
-    bool changes = false, filters = false, counts = false, masses = false, reports = false,
-         top = false;
-  };
-
-  Asked asked(const StepUpload& upload, std::int32_t first, std::int32_t count) const;
-  void launch(const Asked& asked, const DrawArgs& args) const;
   // Queues the copy of row `row` of the call, to its place on the host.
   std::span<float> fetch_logits(std::int32_t row) const;
   RowResult result_of(const StepLogits& how, std::int32_t row) const;

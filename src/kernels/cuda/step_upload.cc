@@ -23,7 +23,8 @@ void set_filters(const SamplingParams& sampling, StepLogits& logits) {
   logits.filtered = sampling.top_k > 0 || sampling.top_p < 1.0F || sampling.min_p > 0.0F;
   logits.top_k = std::max(sampling.top_k, 0);
   logits.top_p = static_cast<double>(sampling.top_p);
-  logits.reach = sampling.min_p > 0.0F ? std::log(static_cast<double>(sampling.min_p)) : -kFarthestScore;
+  logits.reach =
+      sampling.min_p > 0.0F ? std::log(static_cast<double>(sampling.min_p)) : -kFarthestScore;
 }
 
 // Tokens that earlier rows of a verify span will have drawn when the row is.
