@@ -156,8 +156,8 @@ for name in "${parts[@]}"; do
         tests "stages_generic$arch" 240 ".gpu/generic$arch/test_kernels" "$stage_tests"
         tests "goldens_generic$arch" 240 ".gpu/generic$arch/test_golden" "$golden_tests"
       done ;;
-    memcheck) sanitiser memcheck "$micro:*LayerOfThe20bForFewRows:CudaTensorCores.SmallShapes:CudaAttention.*:CudaBackend.Draws*" ;;
-    racecheck) sanitiser racecheck "$micro:CudaAttention.EdgesOfPages" ;;
+    memcheck) sanitiser memcheck "$micro:*LayerOfThe20bForFewRows:CudaTensorCores.SmallShapes:CudaAttention.*:CudaBackend.Draws*:CudaDraws.Stop*:CudaDraws.With*" ;;
+    racecheck) sanitiser racecheck "$micro:CudaAttention.EdgesOfPages:CudaDraws.Stop*:CudaDraws.With*:CudaDraws.Verify*" ;;
     initcheck | synccheck) sanitiser "$name" "$micro:CudaAttention.EdgesOfPages" ;;
     bench) part bench 300 bash -c bench
       cat "$out/bench.log" ;;

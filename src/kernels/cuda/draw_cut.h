@@ -86,7 +86,7 @@ STRATA_ON_BOTH inline std::uint64_t mass_of(std::uint32_t order, std::uint32_t b
   constexpr double kUnits = 17592186044416.0;
   const auto distance = static_cast<float>(score_of(order, scale) - score_of(best, scale));
   const auto mass = static_cast<float>(exp(static_cast<double>(distance)));
-  return static_cast<std::uint64_t>(static_cast<double>(mass) * kUnits + 0.5);
+  return static_cast<std::uint64_t>(rint(static_cast<double>(mass) * kUnits));
 }
 
 // Which digit a scan looks at, and what of.
