@@ -173,7 +173,6 @@ class Bench {
     draw_.cuts = take<DrawCut>(kMostHeadRows);
     draw_.out = take<DrawPart>(kMostHeadRows);
     draw_.reports = take<DrawReport>(kMostHeadRows);
-    check(cudaMemsetAsync(routing_.experts_read, 0, 8, stream_.get()), "filling");
     std::vector<float> inv_freq(kHeadDim / 2);
     for (std::size_t i = 0; i < inv_freq.size(); ++i)
       inv_freq[i] = std::pow(150000.0F, -2.0F * static_cast<float>(i) / kHeadDim);

@@ -1,5 +1,6 @@
 // The embedded model's golden replies: greedy text must be the same whatever the backend, the
 // instruction set, the batch, the chunking, the number of threads or the prefix cache.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -150,8 +151,16 @@ std::vector<std::vector<TokenId>> generate(const Setting& setting,
 void expect_golden(const Setting& setting, const std::vector<Golden>& list) {
   const auto replies = generate(setting, list);
   int different = 0;
-  for (std::size_t i = 0; i < list.size(); ++i) different += replies[i] != list[i].reply ? 1 : 0;
-  EXPECT_EQ(different, 0) << "of " << list.size() << " replies";
+  std::string where;
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const std::vector<TokenId>& wanted = list[i].reply;
+    if (replies[i] == wanted) continue;
+    ++different;
+    const auto [got, at] =
+        std::mismatch(replies[i].begin(), replies[i].end(), wanted.begin(), wanted.end());
+    where += fmt::format(" {}: token {} of {};", i, at - wanted.begin(), wanted.size());
+  }
+  EXPECT_EQ(different, 0) << "of " << list.size() << " replies," << where;
 }
 
 TEST(Golden, ThereAreEnough) {

@@ -2,6 +2,7 @@
 // router's logits and the normed row as planes; the kernels behind it choose the experts from the
 // logits themselves, each warp for itself, which takes less time than one more exchange through
 // memory.
+#include "kernels/cuda/draw_cut.h"
 #include "kernels/cuda/expert_planes.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
@@ -93,16 +94,6 @@ struct Choice {
   float weight;
 };
 
-// Unsigned numbers in the order of floats; NaN comes before all.
-__device__ std::uint32_t order_of(float value) {
-  const std::uint32_t bits = __float_as_uint(value + 0.0F);  // one zero
-  if (value != value) return 0;
-  return (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
-}
-__device__ float value_of(std::uint32_t order) {
-  return __uint_as_float((order & 0x80000000U) != 0 ? order & 0x7fffffffU : ~order);
-}
-
 __device__ std::uint32_t most_of_warp(std::uint32_t value) {
 #if __CUDA_ARCH__ >= 800
   return __reduce_max_sync(0xffffffffU, value);
@@ -140,7 +131,7 @@ __device__ Choice choose(const float* logits, int num_experts) {
     const bool tied = most == highest;
     const int expert = static_cast<int>(
         ~most_of_warp(tied ? ~static_cast<std::uint32_t>(lane_id() + kWarp * at) : 0U));
-    const float logit = highest == 0 ? -INFINITY : value_of(highest);
+    const float logit = highest == 0 ? -INFINITY : logit_of(highest);
     if (rank == 0) best = logit;
     const float weight = expf(logit - best);
     total += weight;
