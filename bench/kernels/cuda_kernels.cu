@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "cuda_fill.cuh"
+#include "cuda_options.h"
 #include "kernels/cuda/card_sampler.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/kernels.h"
@@ -40,15 +41,6 @@ constexpr int kWindow = 128;
 constexpr int kPageTokens = 16;
 constexpr int kMostHeadRows = 64;
 constexpr int kReplays = 9;
-
-struct Options {
-  std::vector<int> rows{1, 8, 32, 128, 512, 2048};
-  int context = 1024;      // keys before the step's rows
-  int model_len = 131072;  // what grids of attention have room for
-  std::string skew = "uniform";
-  bool int8 = false;  // dense weights
-  std::string only;
-};
 
 class Bench {
  public:
@@ -90,19 +82,20 @@ class Bench {
   Matrix matrix(int rows, int cols) {
     return options_.int8 ? int8_matrix(rows, cols) : bf16_matrix(rows, cols);
   }
+  template <class T>
+  T* filled(std::size_t count, bool bf16) {
+    T* to = take<T>(count);
+    fill(to, count * sizeof(T), bf16);
+    return to;
+  }
   Matrix int8_matrix(int rows, int cols) {
     const std::size_t count = static_cast<std::size_t>(rows) * cols;
-    auto* values = take<std::byte>(count);
-    auto* scales = take<std::uint16_t>(count / kInt8Group);
-    fill(values, count, false);
-    fill(scales, count / kInt8Group * 2, true);
-    return {values, scales, rows, cols};
+    return {filled<std::byte>(count, false), filled<std::uint16_t>(count / kInt8Group, true), rows,
+            cols};
   }
   Matrix bf16_matrix(int rows, int cols) {
-    const std::size_t count = static_cast<std::size_t>(rows) * cols;
-    Matrix matrix{take<std::uint16_t>(count), nullptr, rows, cols};
-    fill(const_cast<void*>(matrix.data), count * 2, true);
-    return matrix;
+    return {filled<std::uint16_t>(static_cast<std::size_t>(rows) * cols, true), nullptr, rows,
+            cols};
   }
   float* floats(std::size_t count) {
     float* to = take<float>(count);
@@ -159,8 +152,8 @@ class Bench {
                 kTopK,
                 0};
     constexpr std::int64_t kPartials = std::int64_t{8} << 20;  // as of 2048 rows
-    partials_ = {take<float>(kPartials), kPartials, take<std::int32_t>(kMostArrivals)};
-    check(cudaMemsetAsync(partials_.arrived, 0, kMostArrivals * 4, stream_.get()), "filling");
+    partials_ = {take<float>(kPartials), kPartials,
+                 reinterpret_cast<std::int32_t*>(zeros(kMostArrivals * 4))};
     router_logits_ = take<float>(std::size_t{kRouteRows} * kExperts);
     planes_ = zeros(std::size_t{kTileTokens} * plane_bytes(kHidden));
     inner_planes_ = zeros(std::size_t{kTileTokens} * kTopK * plane_bytes(kIntermediate));
@@ -480,27 +473,10 @@ class Bench {
 }  // namespace strata::kernels::cuda
 
 int main(int argc, char** argv) {
-  strata::kernels::cuda::Options options;
-  for (int i = 1; i + 1 < argc; i += 2) {
-    const std::string flag = argv[i];
-    if (flag == "--rows") {
-      options.rows.clear();
-      for (char* at = argv[i + 1]; *at != '\0';) {
-        options.rows.push_back(static_cast<int>(std::strtol(at, &at, 10)));
-        if (*at == ',') ++at;
-      }
-    } else if (flag == "--context") options.context = std::atoi(argv[i + 1]);
-    else if (flag == "--model-len") options.model_len = std::atoi(argv[i + 1]);
-    else if (flag == "--skew") options.skew = argv[i + 1];
-    else if (flag == "--only") options.only = argv[i + 1];
-    else if (flag == "--dense-dtype") options.int8 = std::string(argv[i + 1]) == "int8";
-    else {
-      std::fprintf(stderr, "unknown flag %s\n", flag.c_str());
-      return 2;
-    }
-  }
+  const auto options = strata::kernels::cuda::parse_options(argc, argv);
+  if (!options) return 2;
   try {
-    strata::kernels::cuda::Bench(options).run();
+    strata::kernels::cuda::Bench(*options).run();
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;

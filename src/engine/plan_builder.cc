@@ -12,14 +12,6 @@ namespace {
 static_assert(static_cast<int>(kFullGroup) == kv::kFull &&
               static_cast<int>(kWindowGroup) == kv::kWindow && kNumKvGroups == kv::kNumGroups);
 
-// Candidates hold the 64 best ids: wider distributions and longer reports need every logit.
-constexpr std::int32_t kCandidates = 64;
-
-bool needs_full_logits(const SamplingParams& sampling) {
-  if (sampling.top_logprobs > kCandidates) return true;
-  return !sampling.greedy() && (sampling.top_k == 0 || sampling.top_k > kCandidates);
-}
-
 SlotUpdate admit_update(const Sequence& seq) {
   SlotUpdate update;
   update.op = SlotOp::kAdmit;
@@ -71,14 +63,12 @@ void add_rows(StepPlan& plan, const ScheduledSpan& item, std::int32_t first_row)
                            .mask_index = -1,
                            .asked = seq.tokens[static_cast<std::size_t>(position) + 1]});
   }
-  if (reports > 0) plan.shape.flags |= kNeedsFullLogits;
   if (!item.samples()) return;
   plan.logits.push_back({.row = first_row + item.n_rows - 1,
                          .kind = LogitsKind::kSample,
                          .top_n = seq.request.sampling.top_logprobs,
                          .mask_index = -1,
                          .asked = kNoToken});
-  if (needs_full_logits(seq.request.sampling)) plan.shape.flags |= kNeedsFullLogits;
 }
 
 }  // namespace

@@ -144,6 +144,10 @@ class Backend {
   virtual void prepare(const BackendOptions& options) = 0;
   virtual const Activations& activations() const = 0;
 
+  // Called once, when the shapes of steps worth recording were seen: from here on a step takes no
+  // memory of its own.
+  virtual void ready() {}
+
   // ---- Between steps: the device's view of where experts are (ExpertStore only).
   virtual void set_expert(LayerId layer, ExpertId expert, const ExpertSlab& slab) = 0;
 

@@ -165,6 +165,8 @@ class TransformerModel::Impl {
       if (rows <= most) twice({.rows = rows, .seqs = rows, .logits_rows = rows});
       if (rows > 1) twice({.rows = rows, .seqs = 1, .logits_rows = 1});
     }
+    twice({.rows = options.max_rows, .seqs = 1, .logits_rows = 0});  // chunks of a long prompt
+    backend_->ready();
     backend_->take_stats();
   }
 

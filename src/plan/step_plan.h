@@ -27,11 +27,8 @@ struct StepShape {
   std::int32_t rows = 0;
   std::int32_t seqs = 0;
   std::int32_t logits_rows = 0;
-  std::uint32_t flags = 0;  // kNeedsFullLogits, ...
   bool operator==(const StepShape&) const = default;
 };
-inline constexpr std::uint32_t kNeedsFullLogits = 1U << 0;  // prompt logprobs or a wide tail
-inline constexpr std::uint32_t kDeterministic = 1U << 1;    // one K order for every batch
 
 // Where a row's input token comes from.
 struct TokenSource {

@@ -76,6 +76,9 @@ void CudaBackend::prepare(const BackendOptions& options) {
   layout_ = make_activation_layout(config_, options);
   const std::size_t rope_bytes = rope_.inv_freq.size() * sizeof(float);
   activation_memory_.emplace("activations", layout_.bytes + aligned(rope_bytes));
+  // Counters that kernels leave at zero, what is behind the rows of planes, and tables whose
+  // entries are read before it is known whether they are there.
+  check(cudaMemsetAsync(activation_memory_->data(), 0, layout_.bytes, stream_.get()), "clearing");
   page_bytes_ = kv_page_bytes(config_, options.page_tokens, options.kv_dtype);
   kv_memory_.emplace("kv.pool", static_cast<std::size_t>(options.num_pages) * page_bytes_);
   swap_memory_ =
@@ -87,8 +90,6 @@ void CudaBackend::prepare(const BackendOptions& options) {
   auto* inv_freq = at<float>(layout_.bytes);
   copy_and_wait(stream_, inv_freq, rope_.inv_freq.data(), rope_bytes);
   inv_freq_ = inv_freq;
-  clear_experts_read();
-  clear_arrivals();
   activations_.x = {at<void>(layout_.x)};
   activations_.q = {at<void>(layout_.q)};
   activations_.attn = {at<void>(layout_.attn)};
@@ -148,19 +149,22 @@ void CudaBackend::begin_step(const StepPlan& plan) {
   spans_.clear();
   upload_->upload(*step_, stream_);
   graphs_->begin(plan.shape);
+  if (graphs_->eager_for_good()) begin_body();
+}
+
+// The body as one span of time.
+void CudaBackend::begin_body() {
+  ++stats_[static_cast<std::size_t>(Stage::kGraph)].calls;
+  spans_.push_back({Stage::kGraph, events_used_});
+  next_event().record(stream_);
 }
 
 void CudaBackend::cut(CutPoint point, LayerId /*layer*/) {
   if (point != CutPoint::kBeforeSample) return;
-  if (graphs_->replaying()) {
-    ++stats_[static_cast<std::size_t>(Stage::kGraph)].calls;
-    spans_.push_back({Stage::kGraph, events_used_});
-    next_event().record(stream_);
-    graphs_->end();
-    next_event().record(stream_);
-  } else {
-    graphs_->end();
-  }
+  if (graphs_->replaying()) begin_body();
+  const bool timed = graphs_->replaying() || graphs_->eager_for_good();
+  graphs_->end();
+  if (timed) next_event().record(stream_);
 }
 
 StepResult CudaBackend::end_step() {
@@ -186,21 +190,6 @@ void CudaBackend::add_times() {
 void CudaBackend::clear_experts_read() {
   check(cudaMemsetAsync(at<void>(layout_.experts_read), 0, sizeof(std::uint64_t), stream_.get()),
         "clearing");
-}
-
-// The kernels that count up to a product's parts leave zeros behind.
-void CudaBackend::clear_arrivals() {
-  const auto clear = [this](std::size_t offset, std::int32_t count) {
-    check(cudaMemsetAsync(at<void>(offset), 0,
-                          static_cast<std::size_t>(count) * sizeof(std::int32_t), stream_.get()),
-          "clearing");
-  };
-  clear(layout_.router_arrivals, kRouteRows);
-  if (!options_.tensor_cores) return;
-  clear(layout_.arrivals, kMostArrivals);
-  // What is behind the planes' rows stays zero.
-  clear(layout_.planes,
-        static_cast<std::int32_t>((layout_.router_logits - layout_.planes) / sizeof(std::int32_t)));
 }
 
 // Only the device knows how many experts the steps chose.

@@ -22,7 +22,8 @@ class CudaBackend::Scope {
   Scope(CudaBackend& backend, Stage stage)
       : backend_(backend),
         stats_(backend.stats_[static_cast<std::size_t>(stage)]),
-        timed_(!backend.graphs_->recording() && !backend.graphs_->replaying()) {
+        timed_(!backend.graphs_->recording() && !backend.graphs_->replaying() &&
+               (stage == Stage::kSample || !backend.graphs_->eager_for_good())) {
     ++stats_.calls;
     if (!timed_) return;
     backend_.spans_.push_back({stage, backend_.events_used_});

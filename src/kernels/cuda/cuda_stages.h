@@ -22,7 +22,8 @@
 
 namespace strata::kernels::cuda {
 
-// kGraph stands for all stages of a replayed body, which cannot be told apart.
+// kGraph stands for all stages of a body that is not timed stage by stage: a replayed one, and
+// where bodies are replayed also those without a recording.
 enum class Stage : std::uint8_t {
   kEmbed,
   kAttnQkv,
@@ -64,6 +65,7 @@ class CudaBackend final : public Backend {
   void cut(CutPoint point, LayerId layer) override;
   void set_masks(std::span<const std::uint32_t> masks) override { sampler_->set_masks(masks); }
   StepResult end_step() override;
+  void ready() override { graphs_->close(); }
 
   std::vector<StageStats> take_stats() override;
   void read_f32(Buffer buffer, std::span<float> out) override;
@@ -84,6 +86,7 @@ class CudaBackend final : public Backend {
   T* at(std::size_t offset) const {
     return reinterpret_cast<T*>(activation_memory_->data() + offset);
   }
+  void begin_body();
   const Event& next_event();
   void add_times();
   void apply_pages(const StepPlan& plan);
@@ -91,7 +94,6 @@ class CudaBackend final : public Backend {
   std::byte* swap_page(PageId page) const;
   void publish_slabs();
   void clear_experts_read();
-  void clear_arrivals();
   KvLayer kv_layer(LayerId layer) const;
   NormArgs norm_args(Buffer x, const Deltas& deltas, WeightHandle norm, float* out) const;
   Routing routing(std::int32_t rows) const;

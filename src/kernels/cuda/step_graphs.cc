@@ -21,9 +21,10 @@ void StepGraphs::begin(const StepShape& shape) {
   const auto found = std::find_if(entries_.begin(), entries_.end(),
                                   [&](const Entry& entry) { return entry.shape == shape; });
   if (found == entries_.end()) {
-    if (entries_.size() < kMostShapes) entries_.push_back({shape, nullptr});
+    if (!closed_ && entries_.size() < kMostShapes) entries_.push_back({shape, nullptr});
     return;
   }
+  if (closed_ && found->graph == nullptr) return;
   current_ = &*found;
   mode_ = current_->graph == nullptr ? Mode::kRecord : Mode::kReplay;
   if (mode_ == Mode::kRecord)

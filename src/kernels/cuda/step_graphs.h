@@ -3,7 +3,8 @@
 //
 // The first step of a shape runs eagerly (modules are loaded, mistakes show where they are made),
 // the second is recorded while its stages are called, later ones launch the graph and their stage
-// calls do nothing. Compute thread only.
+// calls do nothing. After close() shapes that have no graph stay eager: recordings take memory and
+// time, which requests should not wait for. Compute thread only.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -28,7 +29,9 @@ class StepGraphs {
   // It ends: a recorded or replayed body is launched here.
   void end();
 
-  bool enabled() const { return enabled_; }
+  void close() { closed_ = true; }
+  // Of shapes without a graph.
+  bool eager_for_good() const { return closed_ && mode_ == Mode::kEager; }
   bool recording() const { return mode_ == Mode::kRecord; }
   bool replaying() const { return mode_ == Mode::kReplay; }
 
@@ -40,6 +43,7 @@ class StepGraphs {
   };
 
   const bool enabled_;
+  bool closed_ = false;
   const Stream& stream_;
   std::vector<Entry> entries_;  // shapes are few: they are buckets
   Entry* current_ = nullptr;

@@ -71,8 +71,8 @@ TEST(StepDriver, SplitsPromptsIntoChunksAndSamplesTheLastRow) {
   ASSERT_EQ(model.plans.size(), 3U);
   EXPECT_EQ(model.plans[0].slots.size(), 2U);
   EXPECT_TRUE(model.plans[1].slots.empty());
-  EXPECT_EQ(model.plans[0].shape, (StepShape{.rows = 6, .seqs = 1, .logits_rows = 0, .flags = 0}));
-  EXPECT_EQ(model.plans[1].shape, (StepShape{.rows = 2, .seqs = 1, .logits_rows = 1, .flags = 0}));
+  EXPECT_EQ(model.plans[0].shape, (StepShape{.rows = 6, .seqs = 1, .logits_rows = 0}));
+  EXPECT_EQ(model.plans[1].shape, (StepShape{.rows = 2, .seqs = 1, .logits_rows = 1}));
   EXPECT_EQ(model.plans[1].rows[0].token.literal, 7);
   EXPECT_EQ(model.plans[1].logits[0].row, 1);
   EXPECT_EQ(model.plans[1].seqs[0].kv_len_before, 6);
@@ -87,7 +87,7 @@ TEST(StepDriver, DecodesEverySequenceInOneStep) {
   driver.prefill({{1, 2, 3}, {4, 5, 6}, {7, 8, 9}});
   EXPECT_THAT(driver.decode(), ElementsAre(4, 4, 4));
   const StepPlan& plan = model.plans.back();
-  EXPECT_EQ(plan.shape, (StepShape{.rows = 3, .seqs = 3, .logits_rows = 3, .flags = 0}));
+  EXPECT_EQ(plan.shape, (StepShape{.rows = 4, .seqs = 3, .logits_rows = 4}));
   for (const Row& row : plan.rows) EXPECT_EQ(row.token.literal, kNoToken);
   for (const SeqSpan& span : plan.seqs) {
     EXPECT_EQ(span.kind, SpanKind::kDecode);

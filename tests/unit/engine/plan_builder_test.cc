@@ -58,7 +58,6 @@ TEST_F(PlanBuilder, TheFirstChunkAdmitsAndCarriesLiterals) {
   EXPECT_EQ(plan.shape.rows, 8);
   EXPECT_EQ(plan.shape.seqs, 1);
   EXPECT_EQ(plan.shape.logits_rows, 0);
-  EXPECT_EQ(plan.shape.flags, 0U);
 }
 
 TEST_F(PlanBuilder, TablesNameOnlyWhatTheRowsReadAndWhatIsNew) {
@@ -102,7 +101,6 @@ TEST_F(PlanBuilder, PromptReportsAskForTheNextToken) {
   EXPECT_EQ(plan.logits[0].top_n, 4);
   EXPECT_EQ(plan.logits[18].asked, 29);
   EXPECT_EQ(plan.logits[19].kind, LogitsKind::kSample);
-  EXPECT_TRUE(plan.shape.flags & kNeedsFullLogits);
 }
 
 TEST_F(PlanBuilder, APreemptedSequenceBringsItsCountAndHistory) {
@@ -117,21 +115,6 @@ TEST_F(PlanBuilder, APreemptedSequenceBringsItsCountAndHistory) {
   EXPECT_EQ(plan.slots[0].history.size(), 32U);
   EXPECT_EQ(plan.slots[0].history_prompt_len, 30);
   EXPECT_EQ(plan.logits.at(0).row, 31);
-}
-
-TEST_F(PlanBuilder, WideDistributionsAskForFullLogits) {
-  const auto flags = [&](float temperature, std::int32_t top_k, std::int32_t top_logprobs) {
-    seq.request.sampling.temperature = temperature;
-    seq.request.sampling.top_k = top_k;
-    seq.request.sampling.top_logprobs = top_logprobs;
-    seq.phase = SeqPhase::kDecoding;
-    return build(SpanKind::kDecode, 1).shape.flags;
-  };
-  EXPECT_EQ(flags(0, 0, -1), 0U);
-  EXPECT_EQ(flags(1, 40, 20), 0U);
-  EXPECT_EQ(flags(1, 0, -1), kNeedsFullLogits);
-  EXPECT_EQ(flags(1, 65, -1), kNeedsFullLogits);
-  EXPECT_EQ(flags(0, 0, 65), kNeedsFullLogits);
 }
 
 TEST_F(PlanBuilder, ReleasesComeBeforeAdmissions) {
