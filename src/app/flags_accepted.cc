@@ -13,7 +13,7 @@ constexpr FlagEffect kRefused = FlagEffect::kRefused;
 
 constexpr const char* kNoCard = "all experts stay where the model computes";
 constexpr const char* kNoGraphs =
-    "a card records the shapes of steps that come; the CPU records none";
+    "a card records the usual shapes of steps before it is ready; the CPU records none";
 constexpr const char* kOneProcess = "one process with one rank serves the model";
 constexpr const char* kNoTls =
     "Strata does not speak TLS: use a reverse proxy such as nginx in front of it";

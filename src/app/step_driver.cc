@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "base/check.h"
-#include "engine/plan_builder.h"
 
 namespace strata::app {
 namespace {

@@ -1,7 +1,6 @@
 #include "engine/plan_builder.h"
 
 #include <algorithm>
-#include <bit>
 #include <utility>
 
 #include "base/check.h"
@@ -73,12 +72,6 @@ void add_rows(StepPlan& plan, const ScheduledSpan& item, std::int32_t first_row)
 
 }  // namespace
 
-std::int32_t shape_bucket(std::int32_t n, std::int32_t max) {
-  if (n == 0) return 0;
-  STRATA_CHECK(n > 0 && n <= max, "{} of at most {}", n, max);
-  return std::min(static_cast<std::int32_t>(std::bit_ceil(static_cast<std::uint32_t>(n))), max);
-}
-
 StepPlan build_plan(const ModelInfo& info, PlanInputs inputs) {
   StepPlan plan;
   plan.id = inputs.id;
@@ -109,10 +102,14 @@ StepPlan build_plan(const ModelInfo& info, PlanInputs inputs) {
     add_rows(plan, item, span.first_row);
     plan.seqs.push_back(span);
   }
-  plan.shape.rows = shape_bucket(static_cast<std::int32_t>(plan.rows.size()), info.max_rows);
-  plan.shape.seqs = shape_bucket(static_cast<std::int32_t>(plan.seqs.size()), info.max_slots);
-  plan.shape.logits_rows =
-      shape_bucket(static_cast<std::int32_t>(plan.logits.size()), info.max_logits_rows);
+  const auto bucket = [](std::size_t count, std::int32_t most) {
+    const auto n = static_cast<std::int32_t>(count);
+    STRATA_CHECK(n <= most, "{} of at most {}", n, most);
+    return shape_bucket(n, most);
+  };
+  plan.shape.rows = bucket(plan.rows.size(), info.max_rows);
+  plan.shape.seqs = bucket(plan.seqs.size(), info.max_slots);
+  plan.shape.logits_rows = bucket(plan.logits.size(), info.max_logits_rows);
   return plan;
 }
 

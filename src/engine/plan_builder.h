@@ -21,7 +21,4 @@ struct PlanInputs {
 // the caller.
 StepPlan build_plan(const ModelInfo& info, PlanInputs inputs);
 
-// The smallest power of two >= n, but at most `max`; 0 for 0.
-std::int32_t shape_bucket(std::int32_t n, std::int32_t max);
-
 }  // namespace strata

@@ -160,11 +160,18 @@ class TransformerModel::Impl {
         backend_->end_step();
       }
     };
-    const std::int32_t most = std::min(options.max_slots, options.max_logits_rows);
-    for (std::int32_t rows = 1; rows <= options.max_rows; rows *= 2) {
-      if (rows <= most) twice({.rows = rows, .seqs = rows, .logits_rows = rows});
+    const auto each_bucket = [](std::int32_t most, auto&& fn) {
+      for (std::int32_t n = 1; n < most; n *= 2) fn(n);
+      fn(most);
+    };
+    each_bucket(options.max_slots, [&](std::int32_t seqs) {
+      twice({.rows = shape_bucket(seqs, options.max_rows),
+             .seqs = seqs,
+             .logits_rows = shape_bucket(seqs, options.max_logits_rows)});
+    });
+    each_bucket(options.max_rows, [&](std::int32_t rows) {
       if (rows > 1) twice({.rows = rows, .seqs = 1, .logits_rows = 1});
-    }
+    });
     twice({.rows = options.max_rows, .seqs = 1, .logits_rows = 0});  // chunks of a long prompt
     backend_->ready();
     backend_->take_stats();

@@ -5,7 +5,9 @@
 // history, stop ids and the finished flag; the plan carries changes and this step's work.
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <bit>
 #include <cstdint>
 #include <vector>
 
@@ -29,6 +31,12 @@ struct StepShape {
   std::int32_t logits_rows = 0;
   bool operator==(const StepShape&) const = default;
 };
+
+// The bucket of a count of at most `most`: the next power of two, but at most `most`; 0 for 0.
+constexpr std::int32_t shape_bucket(std::int32_t n, std::int32_t most) {
+  if (n == 0) return 0;
+  return std::min(static_cast<std::int32_t>(std::bit_ceil(static_cast<std::uint32_t>(n))), most);
+}
 
 // Where a row's input token comes from.
 struct TokenSource {

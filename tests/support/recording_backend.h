@@ -41,6 +41,10 @@ class RecordingBackend final : public kernels::Backend {
   void set_expert(LayerId layer, ExpertId expert, const kernels::ExpertSlab& slab) override {
     inner_->set_expert(layer, expert, slab);
   }
+  void ready() override {
+    record("ready", {}, -1, {});
+    inner_->ready();
+  }
   void begin_step(const StepPlan& plan) override { inner_->begin_step(plan); }
   void embed(const StepShape& shape, kernels::WeightHandle embedding, kernels::Buffer x) override;
   void attn_qkv(const StepShape& shape, LayerId layer, const kernels::LayerWeights& weights,

@@ -286,8 +286,8 @@ class RowStream {
 };
 
 // The same of rows of kK weights, all of which exist: addresses are constants but for where a group
-// begins, which takes a third off the instructions. Row r of group g is first + g * kRows + r *
-// kRowStep.
+// begins, and these products are bound by their instructions. Row r of group g is first + g * kRows
+// + r * kRowStep.
 template <class Pieces, int kRows, int kRowStep, int kAhead, int kK>
 class FixedStream {
   static constexpr int kPieces = kK / Pieces::kValues;
