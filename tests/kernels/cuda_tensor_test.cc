@@ -156,8 +156,8 @@ void compare(const ModelConfig& config, std::initializer_list<std::int32_t> rows
 
 TEST_F(CudaTensorCores, LayerOfThe20b) { compare(layer_of_20b(), {9, 17, 33, 65, 200}, 0); }
 
-// Weights streamed through, in one, some and all columns of a tile; a step of one row has kernels of
-// its own. What memcheck sees of a layer.
+// Weights streamed through, in one, some and all columns of a tile; a step of one row has kernels
+// of its own. What memcheck sees of a layer.
 TEST_F(CudaTensorCores, LayerOfThe20bForFewRows) { compare(layer_of_20b(), {1, 2, 3, 8}, 0); }
 
 TEST_F(CudaTensorCores, Int8LayerOfThe20b) { compare(layer_of_20b(), {1, 2, 8, 20}, 0, kInt8); }
