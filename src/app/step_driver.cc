@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "engine/plan_builder.h"
 
 namespace strata::app {
 namespace {
@@ -115,12 +116,7 @@ void StepDriver::add_span(StepPlan& plan, SlotId slot, SpanKind kind, std::int32
 }
 
 Ticket StepDriver::submit(StepPlan plan) {
-  const auto bucket = [](std::size_t count, std::int32_t most) {
-    return shape_bucket(static_cast<std::int32_t>(count), most);
-  };
-  plan.shape.rows = bucket(plan.rows.size(), info_.max_rows);
-  plan.shape.seqs = bucket(plan.seqs.size(), info_.max_slots);
-  plan.shape.logits_rows = bucket(plan.logits.size(), info_.max_logits_rows);
+  plan.shape = shape_of(plan, info_);
   return model_.submit(std::move(plan), [] {});
 }
 

@@ -102,15 +102,19 @@ StepPlan build_plan(const ModelInfo& info, PlanInputs inputs) {
     add_rows(plan, item, span.first_row);
     plan.seqs.push_back(span);
   }
+  plan.shape = shape_of(plan, info);
+  return plan;
+}
+
+StepShape shape_of(const StepPlan& plan, const ModelInfo& info) {
   const auto bucket = [](std::size_t count, std::int32_t most) {
     const auto n = static_cast<std::int32_t>(count);
     STRATA_CHECK(n <= most, "{} of at most {}", n, most);
     return shape_bucket(n, most);
   };
-  plan.shape.rows = bucket(plan.rows.size(), info.max_rows);
-  plan.shape.seqs = bucket(plan.seqs.size(), info.max_slots);
-  plan.shape.logits_rows = bucket(plan.logits.size(), info.max_logits_rows);
-  return plan;
+  return {.rows = bucket(plan.rows.size(), info.max_rows),
+          .seqs = bucket(plan.seqs.size(), info.max_slots),
+          .logits_rows = bucket(plan.logits.size(), info.max_logits_rows)};
 }
 
 }  // namespace strata

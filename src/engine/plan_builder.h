@@ -21,4 +21,7 @@ struct PlanInputs {
 // the caller.
 StepPlan build_plan(const ModelInfo& info, PlanInputs inputs);
 
+// The buckets of what the plan holds. REQUIRES that the model has room for it.
+StepShape shape_of(const StepPlan& plan, const ModelInfo& info);
+
 }  // namespace strata

@@ -210,16 +210,15 @@ struct ExpertsArgs {
   std::int32_t rows;
   float limit;
   float alpha;
-  bool add_bias;  // the down bias is rank 0's
-  const std::uint16_t*
-      x16;                  // [rows, hidden], normed, in the order of the weights' format: of kGemm
-  std::uint16_t* inner16;   // scratch [pairs, intermediate], of kGemm
-  float* inner;             // scratch [pairs, intermediate], of the others
-  const float* logits;      // of route's `one_row`, else null
-  const std::byte* planes;  // [rows, plane_bytes(hidden)]: x as route made it; null: use x
-  std::byte* inner_planes;  // scratch [pairs, plane_bytes(intermediate)], zeros behind each row's
-  float* outer;             // scratch [pairs, hidden]
-  float* out;               // [rows, hidden]
+  bool add_bias;             // the down bias is rank 0's
+  const std::uint16_t* x16;  // [rows, hidden], normed, in experts_input_order: of kGemm
+  std::uint16_t* inner16;    // scratch [pairs, intermediate], of kGemm
+  float* inner;              // scratch [pairs, intermediate], of the others
+  const float* logits;       // of route's `one_row`, else null
+  const std::byte* planes;   // [rows, plane_bytes(hidden)]: x as route made it; null: use x
+  std::byte* inner_planes;   // scratch [pairs, plane_bytes(intermediate)], zeros behind each row's
+  float* outer;              // scratch [pairs, hidden]
+  float* out;                // [rows, hidden]
 };
 void launch_experts(cudaStream_t stream, const ExpertsArgs& args);
 // Of its inputs by kGemm.
