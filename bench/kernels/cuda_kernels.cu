@@ -127,6 +127,7 @@ class Bench {
     head_ = matrix(kVocab, kHidden);
     table_ = copied(table);
     bias_ = floats(kVocab);
+    no_bias_ = reinterpret_cast<float*>(zeros(kExperts * sizeof(float)));
   }
 
   void make_buffers() {
@@ -157,7 +158,7 @@ class Bench {
     router_logits_ = take<float>(std::size_t{kRouteRows} * kExperts);
     planes_ = zeros(std::size_t{kTileTokens} * plane_bytes(kHidden));
     inner_planes_ = zeros(std::size_t{kTileTokens} * kTopK * plane_bytes(kIntermediate));
-    arrived_ = reinterpret_cast<std::int32_t*>(zeros(kRouteRows * 4));
+    arrived_ = reinterpret_cast<std::int32_t*>(zeros((kRouteRows + 1) * 4));
     draw_.logits = logits_;
     draw_.banned = reinterpret_cast<std::uint32_t*>(zeros((kVocab + 31) / 32 * 4));
     draw_.vocab = kVocab;
@@ -291,6 +292,7 @@ class Bench {
   static Products products(int rows) {
     return rows <= kTileTokens ? Products::kStream : Products::kGemm;
   }
+  Products of_layer(int rows) const { return layer_products(products(rows), head_, rows); }
   static int tile_tokens(int rows) {
     return products(rows) == Products::kGemm ? tensor_tile_tokens(rows, kTopK, kExperts)
                                              : kTileTokens;
@@ -299,7 +301,7 @@ class Bench {
   // Of a product of so many rows; in the order of MXFP4 experts' inputs if it is for those.
   NormArgs norm(int rows, bool for_experts) const {
     NormArgs args = norm(normed_);
-    if (products(rows) == Products::kGemm) args.out16 = x16_;
+    if ((for_experts ? products(rows) : of_layer(rows)) == Products::kGemm) args.out16 = x16_;
     if (for_experts) args.order16 = experts_input_order(slab_.format);
     return args;
   }
@@ -310,7 +312,7 @@ class Bench {
     QkvArgs args{.inputs = inputs_,
                  .x = rows <= 2 ? nullptr : normed_,
                  .norm = norm(normed_),
-                 .products = products(rows),
+                 .products = of_layer(rows),
                  .x16 = x16_,
                  .partials = partials_,
                  .rows = rows,
@@ -348,11 +350,13 @@ class Bench {
             .out = attn_};
   }
   DenseArgs dense(int rows, const Matrix& weight, const float* x, float* out) const {
-    return {weight, bias_, x, products(rows), x16_, partials_, out, rows};
+    const bool head = weight.data == head_.data;
+    return {weight,    bias_, x,   head ? products(rows) : of_layer(rows), x16_,
+            partials_, out,   rows};
   }
   RouteArgs route(int rows, int layer) const {
     std::byte* const planes = products(rows) == Products::kStream ? planes_ : nullptr;
-    return {norm(rows, true), router_[layer], bias_,
+    return {norm(rows, true), router_[layer], no_bias_,
             routing_,         planes,         table_ + layer * kExperts,
             router_logits_,   arrived_,       is_one_row(rows, slab_, kExperts, kTopK)};
   }
@@ -416,6 +420,8 @@ class Bench {
     how.top_k = 40;
     draw_cell(head_rows, "both", how);
     make_routing(rows, tile_tokens(rows));
+    check(cudaMemsetAsync(routing_.experts_read, 0, sizeof(std::uint64_t), stream_.get()),
+          "clearing");
     cell(rows, "layers", 1, kLayers * (qkv_bytes + out_bytes + moe_bytes),
          kLayers * (qkv_flops + out_flops + moe_flops), [&](int) {
            for (int layer = 0; layer < kLayers; ++layer) {
@@ -427,6 +433,10 @@ class Bench {
              launch_experts(stream_.get(), experts(rows, layer));
            }
          });
+    std::uint64_t chosen = 0;
+    copy_and_wait(stream_, &chosen, routing_.experts_read, sizeof chosen);
+    std::printf("%.1f experts read a layer\n",
+                static_cast<double>(chosen) / (kLayers * (kReplays + 1)));
   }
 
   void draw_cell(int rows, const char* name, const StepLogits& how) {
@@ -452,7 +462,8 @@ class Bench {
   std::vector<Matrix> out_, router_;
   Matrix head_;
   const std::byte* const* table_ = nullptr;
-  float* bias_ = nullptr;  // of everything
+  float* bias_ = nullptr;     // of everything but
+  float* no_bias_ = nullptr;  // the router: equal rows would choose alike
   float *x_ = nullptr, *normed_ = nullptr, *q_ = nullptr, *attn_ = nullptr, *delta_ = nullptr;
   std::uint16_t *x16_ = nullptr, *inner16_ = nullptr;
   float *inner_ = nullptr, *outer_ = nullptr, *logits_ = nullptr, *router_logits_ = nullptr;

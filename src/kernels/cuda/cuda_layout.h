@@ -119,7 +119,7 @@ struct ActivationLayout {
   std::size_t normed16 = 0, attn16 = 0, inner16 = 0;  // [rows | rows | pairs, ...]
   std::size_t arrivals = 0;                           // i32 [kMostArrivals]
   std::size_t router_logits = 0;                      // f32 [kRouteRows, experts]
-  std::size_t router_arrivals = 0;                    // i32 [kRouteRows]
+  std::size_t router_arrivals = 0;                    // i32 [kRouteRows + 1]
   std::size_t pair_expert = 0;                        // i32 [pairs]; -1: padding
   std::size_t pair_weight = 0;                        // f32 [pairs]
   std::size_t pair_order = 0;                         // i32 [pairs]: pairs sorted by expert
@@ -180,7 +180,7 @@ inline ActivationLayout make_activation_layout(const ModelConfig& c,
         place(std::int64_t{kTileTokens} * c.experts_per_token * plane_bytes(c.intermediate), 1);
   }
   layout.router_logits = place(std::int64_t{kRouteRows} * c.num_experts);
-  layout.router_arrivals = place(kRouteRows);
+  layout.router_arrivals = place(kRouteRows + 1);
   layout.pair_expert = place(pairs);
   layout.pair_weight = place(pairs);
   layout.pair_order = place(pairs);

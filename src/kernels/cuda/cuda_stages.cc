@@ -154,7 +154,8 @@ void CudaBackend::attn_qkv(const StepShape& shape, LayerId layer, const LayerWei
   if (!scope.launches()) return;
   auto* normed = at<float>(layout_.normed);
   NormArgs norm = norm_args(x, deltas, weights.attn_norm, normed);
-  if (products(shape.rows) == Products::kGemm) norm.out16 = gemm_scratch(layout_.normed16);
+  const Products how = layer_products(products(shape.rows), query.matrix(), shape.rows);
+  if (how == Products::kGemm) norm.out16 = gemm_scratch(layout_.normed16);
   const bool on_the_way = norms_on_the_way(shape.rows) && norm.delta_b == nullptr;
   unwritten_delta_ = on_the_way ? norm.delta_a : nullptr;
   if (!on_the_way) launch_norm(stream_.get(), shape.rows, norm);
@@ -162,7 +163,7 @@ void CudaBackend::attn_qkv(const StepShape& shape, LayerId layer, const LayerWei
              {.inputs = upload_->inputs(),
               .x = on_the_way ? nullptr : normed,
               .norm = norm,
-              .products = products(shape.rows),
+              .products = how,
               .x16 = gemm_scratch(layout_.normed16),
               .partials = partials(),
               .rows = shape.rows,
@@ -207,7 +208,8 @@ void CudaBackend::attn_out(const StepShape& shape, LayerId, const LayerWeights& 
   launch_dense(stream_.get(), {.weight = matrix.matrix(),
                                .bias = rank_ == 0 ? dense_[weights.out_bias].vector() : nullptr,
                                .x = floats(attn),
-                               .products = products(shape.rows),
+                               .products = layer_products(products(shape.rows), matrix.matrix(),
+                                                          shape.rows),
                                .x16 = gemm_scratch(layout_.attn16),
                                .partials = partials(),
                                .out = floats(delta),

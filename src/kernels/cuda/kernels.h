@@ -82,6 +82,13 @@ enum class Products : std::uint8_t {
   kGemm,    // tensor cores, many rows; takes scratch x16
 };
 
+// Of a layer's dense products in a step whose other products are `products`: int8 weights of more
+// rows than integer products take are faster as tiles.
+inline Products layer_products(Products products, const Matrix& weight, std::int32_t rows) {
+  const bool tiles = weight.scales != nullptr && rows > kPlaneRows;
+  return products == Products::kStream && tiles ? Products::kGemm : products;
+}
+
 // out = W x + bias.
 struct DenseArgs {
   Matrix weight;
@@ -195,7 +202,7 @@ struct RouteArgs {
   std::byte* planes;  // [rows, plane_bytes(hidden)]: if there, takes the norm instead of its out
   const std::byte* const* slabs;  // this layer's: the experts will ask for them
   float* logits;                  // scratch [kRouteRows, num_experts]
-  std::int32_t* arrived;          // [kRouteRows], zeros between launches
+  std::int32_t* arrived;          // [kRouteRows + 1], zeros between launches
   bool one_row;                   // leaves the choice to launch_experts: see is_one_row
 };
 void launch_route(cudaStream_t stream, std::int32_t rows, const RouteArgs& args);
