@@ -293,15 +293,18 @@ class Bench {
     return rows <= kTileTokens ? Products::kStream : Products::kGemm;
   }
   Products of_layer(int rows) const { return layer_products(products(rows), head_, rows); }
-  static int tile_tokens(int rows) {
-    return products(rows) == Products::kGemm ? tensor_tile_tokens(rows, kTopK, kExperts)
-                                             : kTileTokens;
+  Products of_experts(int rows) const {
+    return is_batch(rows, slab_) ? Products::kGemm : products(rows);
+  }
+  int tile_tokens(int rows) const {
+    if (of_experts(rows) != Products::kGemm) return kTileTokens;
+    return is_batch(rows, slab_) ? kBatchTokens : tensor_tile_tokens(rows, kTopK, kExperts);
   }
 
   // Of a product of so many rows; in the order of MXFP4 experts' inputs if it is for those.
   NormArgs norm(int rows, bool for_experts) const {
     NormArgs args = norm(normed_);
-    if ((for_experts ? products(rows) : of_layer(rows)) == Products::kGemm) args.out16 = x16_;
+    if ((for_experts ? of_experts(rows) : of_layer(rows)) == Products::kGemm) args.out16 = x16_;
     if (for_experts) args.order16 = experts_input_order(slab_.format);
     return args;
   }
@@ -355,7 +358,7 @@ class Bench {
             partials_, out,   rows};
   }
   RouteArgs route(int rows, int layer) const {
-    std::byte* const planes = products(rows) == Products::kStream ? planes_ : nullptr;
+    std::byte* const planes = of_experts(rows) == Products::kStream ? planes_ : nullptr;
     return {norm(rows, true), router_[layer], no_bias_,
             routing_,         planes,         table_ + layer * kExperts,
             router_logits_,   arrived_,       is_one_row(rows, slab_, kExperts, kTopK)};
@@ -365,7 +368,7 @@ class Bench {
             .slabs = table_ + layer * kExperts,
             .slab = slab_,
             .x = normed_,
-            .products = products(rows),
+            .products = of_experts(rows),
             .rows = rows,
             .limit = 7.0F,
             .alpha = 1.702F,
@@ -374,7 +377,7 @@ class Bench {
             .inner16 = inner16_,
             .inner = inner_,
             .logits = is_one_row(rows, slab_, kExperts, kTopK) ? router_logits_ : nullptr,
-            .planes = products(rows) == Products::kStream ? planes_ : nullptr,
+            .planes = of_experts(rows) == Products::kStream ? planes_ : nullptr,
             .inner_planes = inner_planes_,
             .outer = outer_,
             .out = delta_};

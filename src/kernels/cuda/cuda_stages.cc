@@ -79,6 +79,11 @@ NormArgs CudaBackend::norm_args(Buffer x, const Deltas& deltas, WeightHandle nor
 }
 
 Routing CudaBackend::routing(std::int32_t rows) const {
+  std::int32_t tile_tokens = kTileTokens;
+  if (expert_products(rows) == Products::kGemm)
+    tile_tokens = is_batch(rows, slab_) ? kBatchTokens
+                                        : tensor_tile_tokens(rows, config_.experts_per_token,
+                                                             config_.num_experts);
   return {
       .expert = at<std::int32_t>(layout_.pair_expert),
       .weight = at<float>(layout_.pair_weight),
@@ -88,14 +93,17 @@ Routing CudaBackend::routing(std::int32_t rows) const {
       .experts_read = at<unsigned long long>(layout_.experts_read),
       .num_experts = config_.num_experts,
       .top_k = config_.experts_per_token,
-      .tile_tokens = products(rows) == Products::kGemm
-                         ? tensor_tile_tokens(rows, config_.experts_per_token, config_.num_experts)
-                         : kTileTokens};
+      .tile_tokens = tile_tokens};
 }
 
 Products CudaBackend::products(std::int32_t rows) const {
   if (!options_.tensor_cores) return Products::kFloat;
   return rows <= kTileTokens ? Products::kStream : Products::kGemm;
+}
+
+Products CudaBackend::expert_products(std::int32_t rows) const {
+  const Products how = products(rows);
+  return how != Products::kFloat && is_batch(rows, slab_) ? Products::kGemm : how;
 }
 
 bool CudaBackend::norms_on_the_way(std::int32_t rows) const {
@@ -109,7 +117,7 @@ const std::byte* const* CudaBackend::layer_slabs(LayerId layer) const {
 
 // MXFP4 experts of few rows take their inputs as integers.
 std::byte* CudaBackend::plane_inputs(std::int32_t rows) const {
-  const bool takes = products(rows) == Products::kStream && slab_.format == ExpertFormat::kMxfp4;
+  const bool takes = expert_products(rows) == Products::kStream && slab_.format == ExpertFormat::kMxfp4;
   return takes ? at<std::byte>(layout_.planes) : nullptr;
 }
 
@@ -223,7 +231,7 @@ void CudaBackend::route(const StepShape& shape, LayerId layer, const LayerWeight
   scope.read(router);
   if (!scope.launches()) return;
   NormArgs norm = norm_args(x, deltas, weights.mlp_norm, at<float>(layout_.normed));
-  if (products(shape.rows) == Products::kGemm) {
+  if (expert_products(shape.rows) == Products::kGemm) {
     norm.out16 = gemm_scratch(layout_.normed16);
     norm.order16 = experts_input_order(slab_.format);
   }
@@ -252,7 +260,7 @@ void CudaBackend::experts(const StepShape& shape, LayerId layer, Buffer delta) {
        .slabs = layer_slabs(layer),
        .slab = slab_,
        .x = at<float>(layout_.normed),
-       .products = products(shape.rows),
+       .products = expert_products(shape.rows),
        .rows = shape.rows,
        .limit = config_.swiglu_limit,
        .alpha = config_.swiglu_alpha,

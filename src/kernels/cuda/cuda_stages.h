@@ -98,6 +98,7 @@ class CudaBackend final : public Backend {
   NormArgs norm_args(Buffer x, const Deltas& deltas, WeightHandle norm, float* out) const;
   Routing routing(std::int32_t rows) const;
   Products products(std::int32_t rows) const;
+  Products expert_products(std::int32_t rows) const;
   // Whether products take rows that are not normed yet.
   bool norms_on_the_way(std::int32_t rows) const;
   const std::byte* const* layer_slabs(LayerId layer) const;

@@ -76,19 +76,25 @@ __global__ void __launch_bounds__(kBlockThreads, kLeastBlocks)
   }
 }
 
+// A thread sums four values; what is read does not depend on whether it is wanted.
 __global__ void sum_kernel(const ExpertsArgs args) {
   dependents_may_start();
-  dependency_wait();
   const int hidden = args.slab.hidden;
+  const int i = static_cast<int>(blockIdx.y * kBlockThreads + threadIdx.x) * 4;
   const std::size_t row = blockIdx.x;
   const std::size_t first = row * args.routing.top_k;
-  for (int i = threadIdx.x; i < hidden; i += kBlockThreads) {
-    float sum = 0.0F;
-    for (int rank = 0; rank < args.routing.top_k; ++rank)
-      if (args.routing.expert[first + rank] >= 0)
-        sum = fmaf(args.routing.weight[first + rank], args.outer[(first + rank) * hidden + i], sum);
-    args.out[row * hidden + i] = sum;
+  dependency_wait();
+  if (i >= hidden) return;
+  float4 sum{};
+#pragma unroll 4
+  for (int rank = 0; rank < args.routing.top_k; ++rank) {
+    const float4 each = *reinterpret_cast<const float4*>(args.outer + (first + rank) * hidden + i);
+    const float weight = args.routing.weight[first + rank];
+    if (args.routing.expert[first + rank] < 0) continue;
+    sum.x = fmaf(weight, each.x, sum.x), sum.y = fmaf(weight, each.y, sum.y);
+    sum.z = fmaf(weight, each.z, sum.z), sum.w = fmaf(weight, each.w, sum.w);
   }
+  *reinterpret_cast<float4*>(args.out + row * hidden + i) = sum;
 }
 
 template <int MaxT, class Weights>
@@ -110,7 +116,8 @@ void launch_weights(cudaStream_t stream, const ExpertsArgs& args) {
 }  // namespace
 
 void launch_expert_sum(cudaStream_t stream, const ExpertsArgs& args) {
-  launch_early(stream, {dim3(args.rows)}, sum_kernel, args);
+  const unsigned parts = divide_up(args.slab.hidden, kBlockThreads * 4);
+  launch_early(stream, {dim3(args.rows, parts)}, sum_kernel, args);
 }
 
 void launch_experts(cudaStream_t stream, const ExpertsArgs& args) {
@@ -118,7 +125,9 @@ void launch_experts(cudaStream_t stream, const ExpertsArgs& args) {
   if (args.products == Products::kStream)
     return args.planes != nullptr ? launch_experts_planes(stream, args)
                                   : launch_experts_stream(stream, args);
-  if (args.products == Products::kGemm) launch_experts_gemm(stream, args);
+  if (args.products == Products::kGemm)
+    is_batch(args.rows, args.slab) ? launch_experts_batch(stream, args)
+                                   : launch_experts_gemm(stream, args);
   else if (args.slab.format == ExpertFormat::kMxfp4) launch_weights<Mxfp4Weights>(stream, args);
   else launch_weights<Bf16Weights>(stream, args);
   launch_expert_sum(stream, args);

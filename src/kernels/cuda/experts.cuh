@@ -37,6 +37,9 @@ __device__ inline float swiglu(float gate, float up, float limit, float alpha) {
   return gate / (1.0F + expf(-alpha * gate)) * (up + 1.0F);
 }
 
+// Where input `i` lies in InputOrder::kFourApart.
+__device__ inline int four_apart_place(int i) { return i / 8 * 8 + i % 4 * 2 + i / 4 % 2; }
+
 // Pair `index` of a tile; the last one stands for those it lacks.
 __device__ inline int pair_of(const Routing& routing, const ExpertTile& tile, int index) {
   return routing.order[tile.begin + min(index, tile.count - 1)];

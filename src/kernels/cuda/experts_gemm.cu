@@ -11,7 +11,7 @@ constexpr int kExpertM = 128;
 // Where output `i` lies as an input of the next product.
 template <InputOrder kOrder>
 __device__ int input_place(int i) {
-  return kOrder == InputOrder::kPlain ? i : i / 8 * 8 + i % 4 * 2 + i / 4 % 2;
+  return kOrder == InputOrder::kPlain ? i : four_apart_place(i);
 }
 
 // Row i is a gate and row i + 8 its up.

@@ -110,10 +110,12 @@ struct Mxfp4Format {
     std::uint32_t scale;  // 2^62 times the E8M0 number, twice
   };
   __device__ static int place(int row, int chunk) { return row * kRowBytes + chunk * 16; }
+  __device__ static Values values(const uint2& nibbles, std::uint32_t scale) {
+    return {nibbles, scale <= 192 ? scale * 0x00800080U + 0x1f001f00U : 0x7fc07fc0U};
+  }
   __device__ static Values load(const std::byte* rows, int row, int line, const std::byte* scale) {
-    const auto bits = static_cast<std::uint32_t>(*scale);
-    return {*reinterpret_cast<const uint2*>(rows + row * kRowBytes + line * 32 + lane_id() % 4 * 8),
-            bits <= 192 ? bits * 0x00800080U + 0x1f001f00U : 0x7fc07fc0U};
+    const std::byte* at = rows + row * kRowBytes + line * 32 + lane_id() % 4 * 8;
+    return values(*reinterpret_cast<const uint2*>(at), static_cast<std::uint32_t>(*scale));
   }
   // Nibbles i and i + 4 as pairs: a product puts copies of a nibble where the sign and where
   // exponent and mantissa belong. It runs beside the other integer instructions, which are what

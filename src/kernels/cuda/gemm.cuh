@@ -314,14 +314,6 @@ __device__ void store_tile(const Job& job, const typename T::Sums& sums) {
   }
 }
 
-inline int device_attribute(cudaDeviceAttr attribute) {
-  int device = 0;
-  int value = 0;
-  check(cudaGetDevice(&device), "asking for the card");
-  check(cudaDeviceGetAttribute(&value, attribute, device), "asking for an attribute");
-  return value;
-}
-
 // Shared memory for blocks of the tiles Ts: as much as lets `blocks` of them share a
 // multiprocessor, at least two stages, at most kMostStages.
 template <class... Ts>

@@ -237,7 +237,11 @@ void launch_experts_stream(cudaStream_t stream, const ExpertsArgs& args);  // bf
 void launch_experts_planes(cudaStream_t stream, const ExpertsArgs& args);  // MXFP4 weights
 void launch_experts_one_row(cudaStream_t stream, const ExpertsArgs& args);
 void launch_experts_gemm(cudaStream_t stream, const ExpertsArgs& args);
+void launch_experts_batch(cudaStream_t stream, const ExpertsArgs& args);
 
+// Whether the experts of this step, not kFloat, are launch_experts_batch's: they take x16 in
+// kFourApart, and tiles of kBatchTokens.
+bool is_batch(std::int32_t rows, const SlabLayout& slab);
 // Whether route and experts have kernels for this step, kStream, alone: one row of gpt-oss.
 bool is_one_row(std::int32_t rows, const SlabLayout& slab, std::int32_t num_experts,
                 std::int32_t top_k);

@@ -17,6 +17,14 @@ constexpr unsigned divide_up(std::int64_t value, std::int64_t by) {
   return static_cast<unsigned>((value + by - 1) / by);
 }
 
+inline int device_attribute(cudaDeviceAttr attribute) {
+  int device = 0;
+  int value = 0;
+  check(cudaGetDevice(&device), "asking for the card");
+  check(cudaDeviceGetAttribute(&value, attribute, device), "asking for an attribute");
+  return value;
+}
+
 // Blocks of `threads` with `memory` bytes of shared memory of variable size. An empty grid launches
 // nothing.
 template <class... Parameters, class... Arguments>
