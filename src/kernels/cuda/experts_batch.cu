@@ -5,11 +5,11 @@
 // 16 rows of one expert's matrix for one tile of its pairs. The rows lie behind each other, so one
 // copy brings their weights and one their scales to a stage of a ring in shared memory. Fifteen
 // warps cut K between them: a warp keeps its part of the inputs of the tile in registers from unit
-// to unit, turns its part of the weights into bfloat16 operands and multiplies. The sixteenth warp
-// adds up the parts, in the order of K whatever the tile holds, finishes the outputs, and asks for
-// the unit that takes the stage's place.
+// to unit, turns its part of the weights into bfloat16 operands and multiplies. Two more warps add
+// up the parts, in the order of K whatever the tile holds, each for every second column, and finish
+// the outputs; the first of them asks for the unit that takes the stage's place.
 //
-// Shared memory: [Barriers][parts: float4 [kBuffers][kBlocksN][kParts][kWarp]][stages].
+// Shared memory: [Barriers][parts: float2 [kBuffers][kMostBlocksN][2][kParts][kWarp]][stages].
 #include <algorithm>
 
 #include "kernels/cuda/bulk.cuh"
@@ -21,13 +21,14 @@ namespace strata::kernels::cuda {
 namespace {
 
 constexpr int kParts = 15;  // of K: warps that multiply
-constexpr int kThreads = (kParts + 1) * kWarp;
+constexpr int kFinishers = 2;  // warps, one for each column of a lane
+constexpr int kThreads = (kParts + kFinishers) * kWarp;
 constexpr int kLine = 64;   // values of a row that a lane's 16 are a quarter of
 constexpr int kLines = 3;   // of a part, at most
 constexpr int kMostK = kParts * kLines * kLine;
 constexpr int kUnitRows = 16;
 constexpr int kMostBlocksN = kBatchTokens / 8;
-constexpr int kBuffers = 2;
+constexpr int kBuffers = 4;
 constexpr int kMostStages = 12;
 
 struct Barriers {
@@ -35,7 +36,7 @@ struct Barriers {
   PhaseBarrier parts[kBuffers];    // all parts are
   PhaseBarrier taken[kBuffers];    // and have been added up
 };
-constexpr int kPartsBytes = kBuffers * kMostBlocksN * kParts * kWarp * 16;
+constexpr int kPartsBytes = kBuffers * kMostBlocksN * kFinishers * kParts * kWarp * 8;
 constexpr int kBarrierBytes = (sizeof(Barriers) + 127) / 128 * 128;
 
 using Format = Mxfp4Format<kLine>;
@@ -48,15 +49,17 @@ __host__ __device__ constexpr int unit_bytes(int k) {
 
 struct Memory {
   Barriers& barriers;
-  float4* parts;
+  float2* parts;
   std::byte* stages;
 
   __device__ Memory()
       : barriers(*reinterpret_cast<Barriers*>(block_memory())),
-        parts(reinterpret_cast<float4*>(block_memory() + kBarrierBytes)),
+        parts(reinterpret_cast<float2*>(block_memory() + kBarrierBytes)),
         stages(block_memory() + kBarrierBytes + kPartsBytes) {}
-  __device__ float4* part(int buffer, int n, int part) const {
-    return parts + ((buffer * kMostBlocksN + n) * kParts + part) * kWarp + lane_id();
+  // The lane's sums of column `column` of two for a block of eight.
+  __device__ float2* part(int buffer, int n, int column, int part) const {
+    return parts + (((buffer * kMostBlocksN + n) * kFinishers + column) * kParts + part) * kWarp +
+           lane_id();
   }
 };
 
@@ -147,23 +150,19 @@ __device__ void multiply_run(const Product<kDown>& product, const Memory& memory
     float sums[kBlocksN][4] = {};
     memory.barriers.full[place.stage].wait(place.stage_parity);
     const std::byte* const stage = memory.stages + place.stage * unit_bytes(product.k);
-    Format::Values weights[kLines][2];
 #pragma unroll
     for (int l = 0; l < kLines; ++l) {
       if (first_line + l >= lines) break;
+      Format::Values weights[2];
 #pragma unroll
       for (int h = 0; h < 2; ++h)
-        weights[l][h] = Format::values(
+        weights[h] = Format::values(
             *reinterpret_cast<const uint2*>(stage + rows_at[h] + l * (kLine / 2)),
             static_cast<std::uint32_t>(stage[row_scales_at[h] + l * 2]));
-    }
-#pragma unroll
-    for (int l = 0; l < kLines; ++l) {
-      if (first_line + l >= lines) break;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const uint4 first = Format::pairs(weights[l][0], half);
-        const uint4 second = Format::pairs(weights[l][1], half);
+        const uint4 first = Format::pairs(weights[0], half);
+        const uint4 second = Format::pairs(weights[1], half);
 #pragma unroll
         for (int n = 0; n < kBlocksN; ++n) {
           const uint4& b = inputs[l][n][half];
@@ -174,16 +173,18 @@ __device__ void multiply_run(const Product<kDown>& product, const Memory& memory
     }
     memory.barriers.taken[place.buffer].wait(place.buffer_parity ^ 1);
 #pragma unroll
-    for (int n = 0; n < kBlocksN; ++n)
-      *memory.part(place.buffer, n, warp_id()) =
-          make_float4(sums[n][0], sums[n][1], sums[n][2], sums[n][3]);
+    for (int n = 0; n < kBlocksN; ++n) {
+#pragma unroll
+      for (int c = 0; c < kFinishers; ++c)
+        *memory.part(place.buffer, n, c, warp_id()) = make_float2(sums[n][c], sums[n][2 + c]);
+    }
     __syncwarp();
     if (lane_id() == 0) memory.barriers.parts[place.buffer].arrive();
     place.advance();
   }
 }
 
-// ---- The warp that brings weights and finishes outputs.
+// ---- The warps that finish outputs, and bring weights.
 
 // Asks for a block's units in their order.
 template <bool kDown>
@@ -228,30 +229,21 @@ class Source {
   const std::byte* scales_ = nullptr;
 };
 
-// Outputs of a unit for columns 2 q and 2 q + 1 of a block of eight.
+// The outputs of a unit's two rows of the lane for one pair.
 template <bool kDown>
-__device__ void store_sums(const Product<kDown>& product, int unit, const float (&biases)[2],
-                           const float4& sums, const int (&pairs)[2], int there) {
+__device__ void store_sums(const Product<kDown>& product, int unit, const float (&values)[2],
+                           int at) {
   const ExpertsArgs& args = product.args;
-  const float values[2][2] = {{sums.x, sums.z}, {sums.y, sums.w}};
-#pragma unroll
-  for (int c = 0; c < 2; ++c) {
-    if (c >= there) break;
-    float both[2];
-#pragma unroll
-    for (int h = 0; h < 2; ++h) both[h] = values[c][h] * Format::kUnit + biases[h];
-    const auto pair = static_cast<std::size_t>(pairs[c]);
-    if constexpr (kDown) {
-      float* const to = args.outer + pair * args.slab.hidden + unit * kUnitRows;
-      to[product.row(0)] = both[0];
-      to[product.row(1)] = both[1];
-    } else {
-      const bool swaps = product.swaps();
-      const int output = lane_id() / 4;
-      args.inner16[pair * args.slab.intermediate + unit * (kUnitRows / 2) +
-                   four_apart_place(output)] =
-          to_bf16(swiglu(both[swaps ? 1 : 0], both[swaps ? 0 : 1], args.limit, args.alpha));
-    }
+  const auto pair = static_cast<std::size_t>(at);
+  if constexpr (kDown) {
+    float* const to = args.outer + pair * args.slab.hidden + unit * kUnitRows;
+    to[product.row(0)] = values[0];
+    to[product.row(1)] = values[1];
+  } else {
+    const bool swaps = product.swaps();
+    args.inner16[pair * args.slab.intermediate + unit * (kUnitRows / 2) +
+                 four_apart_place(lane_id() / 4)] =
+        to_bf16(swiglu(values[swaps ? 1 : 0], values[swaps ? 0 : 1], args.limit, args.alpha));
   }
 }
 
@@ -260,13 +252,11 @@ __device__ void finish_run(const Product<kDown>& product, const Memory& memory, 
                            const ExpertTile& tile, Source<kDown>& source, Place& place) {
   const ExpertsArgs& args = product.args;
   const Slab slab{args.slabs[tile.expert], args.slab};
-  const int column = lane_id() % 4 * 2;
-  int pairs[kBlocksN][2];
+  const int finisher = warp_id() - kParts;
+  const int column = lane_id() % 4 * 2 + finisher;
+  int pairs[kBlocksN];
 #pragma unroll
-  for (int n = 0; n < kBlocksN; ++n) {
-    pairs[n][0] = pair_of(args.routing, tile, 8 * n + column);
-    pairs[n][1] = pair_of(args.routing, tile, 8 * n + column + 1);
-  }
+  for (int n = 0; n < kBlocksN; ++n) pairs[n] = pair_of(args.routing, tile, 8 * n + column);
   for (int unit = run.first; unit < run.end; ++unit) {
     float biases[2] = {};
     if (!kDown || args.add_bias) {
@@ -277,22 +267,25 @@ __device__ void finish_run(const Product<kDown>& product, const Memory& memory, 
     }
     memory.barriers.parts[place.buffer].wait(place.buffer_parity);
     // Whose parts are there has read the stage.
-    if (lane_id() == 0) source.ask(place.stage);
-    float4 sums[kBlocksN];
+    if (finisher == 0 && lane_id() == 0) source.ask(place.stage);
+    float2 sums[kBlocksN];
 #pragma unroll
     for (int n = 0; n < kBlocksN; ++n) {
-      sums[n] = *memory.part(place.buffer, n, 0);
+      sums[n] = *memory.part(place.buffer, n, finisher, 0);
 #pragma unroll
       for (int part = 1; part < kParts; ++part) {
-        const float4 more = *memory.part(place.buffer, n, part);
-        sums[n].x += more.x, sums[n].y += more.y, sums[n].z += more.z, sums[n].w += more.w;
+        const float2 more = *memory.part(place.buffer, n, finisher, part);
+        sums[n].x += more.x, sums[n].y += more.y;
       }
     }
     __syncwarp();
     if (lane_id() == 0) memory.barriers.taken[place.buffer].arrive();
 #pragma unroll
     for (int n = 0; n < kBlocksN; ++n)
-      store_sums(product, unit, biases, sums[n], pairs[n], tile.count - 8 * n - column);
+      if (8 * n + column < tile.count)
+        store_sums(product, unit,
+                   {sums[n].x * Format::kUnit + biases[0], sums[n].y * Format::kUnit + biases[1]},
+                   pairs[n]);
     place.advance();
   }
 }
@@ -305,7 +298,7 @@ __global__ void __launch_bounds__(kThreads, 1) batch_kernel(const ExpertsArgs ar
     for (int i = 0; i < stages; ++i) memory.barriers.full[i].init(1);
     for (int i = 0; i < kBuffers; ++i) {
       memory.barriers.parts[i].init(kParts);
-      memory.barriers.taken[i].init(1);
+      memory.barriers.taken[i].init(kFinishers);
     }
     PhaseBarrier::publish();
   }
@@ -332,7 +325,7 @@ __global__ void __launch_bounds__(kThreads, 1) batch_kernel(const ExpertsArgs ar
     return;
   }
   Source<kDown> source(product, memory, begin, end);
-  if (lane_id() == 0)
+  if (warp_id() == kParts && lane_id() == 0)
     for (int i = 0; i < stages; ++i) source.ask(i);
   if constexpr (kDown) dependency_wait();
   each_run(product.units, begin, end, [&](const Run& run) {
