@@ -171,6 +171,7 @@ class Bench {
     for (std::size_t i = 0; i < inv_freq.size(); ++i)
       inv_freq[i] = std::pow(150000.0F, -2.0F * static_cast<float>(i) / kHeadDim);
     inv_freq_ = copied(inv_freq);
+    rotations_ = take<float2>(rows * kHeadDim / 2);
     const int keys = std::max(options_.model_len, options_.context + most_rows_);
     max_splits_ = (keys + kSplitKeys - 1) / kSplitKeys;
     split_out_ = take<float>(std::size_t{16} * kQHeads * max_splits_ * kHeadDim);
@@ -292,7 +293,7 @@ class Bench {
   static Products products(int rows) {
     return rows <= kTileTokens ? Products::kStream : Products::kGemm;
   }
-  Products of_layer(int rows) const { return layer_products(products(rows), head_, rows); }
+  Products of_dense(int rows) const { return dense_products(products(rows), head_, rows); }
   Products of_experts(int rows) const {
     return is_batch(rows, slab_) ? Products::kGemm : products(rows);
   }
@@ -304,7 +305,7 @@ class Bench {
   // Of a product of so many rows; in the order of MXFP4 experts' inputs if it is for those.
   NormArgs norm(int rows, bool for_experts) const {
     NormArgs args = norm(normed_);
-    if ((for_experts ? of_experts(rows) : of_layer(rows)) == Products::kGemm) args.out16 = x16_;
+    if ((for_experts ? of_experts(rows) : of_dense(rows)) == Products::kGemm) args.out16 = x16_;
     if (for_experts) args.order16 = experts_input_order(slab_.format);
     return args;
   }
@@ -315,7 +316,7 @@ class Bench {
     QkvArgs args{.inputs = inputs_,
                  .x = rows <= 2 ? nullptr : normed_,
                  .norm = norm(normed_),
-                 .products = of_layer(rows),
+                 .products = of_dense(rows),
                  .x16 = x16_,
                  .partials = partials_,
                  .rows = rows,
@@ -323,6 +324,7 @@ class Bench {
                  .bias = {bias_, bias_, bias_},
                  .inv_freq = inv_freq_,
                  .concentration = 1.0F,
+                 .rotations = rotations_,
                  .q_heads = kQHeads,
                  .kv = layer_kv(layer),
                  .q = q_};
@@ -353,9 +355,7 @@ class Bench {
             .out = attn_};
   }
   DenseArgs dense(int rows, const Matrix& weight, const float* x, float* out) const {
-    const bool head = weight.data == head_.data;
-    return {weight,    bias_, x,   head ? products(rows) : of_layer(rows), x16_,
-            partials_, out,   rows};
+    return {weight, bias_, x, of_dense(rows), x16_, partials_, out, rows};
   }
   RouteArgs route(int rows, int layer) const {
     std::byte* const planes = of_experts(rows) == Products::kStream ? planes_ : nullptr;
@@ -427,6 +427,7 @@ class Bench {
           "clearing");
     cell(rows, "layers", 1, kLayers * (qkv_bytes + out_bytes + moe_bytes),
          kLayers * (qkv_flops + out_flops + moe_flops), [&](int) {
+           if (of_dense(rows) == Products::kGemm) launch_rotations(stream_.get(), qkv(rows, 0));
            for (int layer = 0; layer < kLayers; ++layer) {
              if (rows > 2) launch_norm(stream_.get(), rows, norm(rows, false));
              launch_qkv(stream_.get(), qkv(rows, layer));
@@ -476,6 +477,7 @@ class Bench {
   Partials partials_;
   std::int32_t max_splits_ = 0;
   const float* inv_freq_ = nullptr;
+  float2* rotations_ = nullptr;
   Routing routing_{};
   StepInputs inputs_{};
   KvLayer kv_{};

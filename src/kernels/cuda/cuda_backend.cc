@@ -148,6 +148,7 @@ void CudaBackend::begin_step(const StepPlan& plan) {
   events_used_ = 0;
   spans_.clear();
   upload_->upload(*step_, stream_);
+  has_rotations_ = false;
   graphs_->begin(plan.shape);
   if (graphs_->eager_for_good()) begin_body();
 }

@@ -114,6 +114,7 @@ struct ActivationLayout {
   std::size_t x = 0, q = 0, attn = 0;         // f32 [rows, hidden | q_dim | q_dim]
   std::size_t delta_attn = 0, delta_moe = 0;  // f32 [rows, hidden]
   std::size_t normed = 0;                     // f32 [rows, hidden]
+  std::size_t rotations = 0;                  // f32 pairs [rows, head_dim / 2]
   std::size_t inner = 0, outer = 0;           // f32 [pairs, intermediate | hidden]
   std::size_t planes = 0, inner_planes = 0;   // of kTileTokens rows and their pairs
   // Inputs of tensor cores, bf16; not there without them.
@@ -169,6 +170,7 @@ inline ActivationLayout make_activation_layout(const ModelConfig& c,
   layout.delta_attn = place(rows * c.hidden);
   layout.delta_moe = place(rows * c.hidden);
   layout.normed = place(rows * c.hidden);
+  layout.rotations = place(rows * c.head_dim);
   layout.inner = place(pairs * c.intermediate);
   layout.outer = place(pairs * c.hidden);
   if (options.tensor_cores) {

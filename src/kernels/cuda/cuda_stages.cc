@@ -162,13 +162,11 @@ void CudaBackend::attn_qkv(const StepShape& shape, LayerId layer, const LayerWei
   if (!scope.launches()) return;
   auto* normed = at<float>(layout_.normed);
   NormArgs norm = norm_args(x, deltas, weights.attn_norm, normed);
-  const Products how = layer_products(products(shape.rows), query.matrix(), shape.rows);
+  const Products how = dense_products(products(shape.rows), query.matrix(), shape.rows);
   if (how == Products::kGemm) norm.out16 = gemm_scratch(layout_.normed16);
   const bool on_the_way = norms_on_the_way(shape.rows) && norm.delta_b == nullptr;
   unwritten_delta_ = on_the_way ? norm.delta_a : nullptr;
-  if (!on_the_way) launch_norm(stream_.get(), shape.rows, norm);
-  launch_qkv(stream_.get(),
-             {.inputs = upload_->inputs(),
+  const QkvArgs args{.inputs = upload_->inputs(),
               .x = on_the_way ? nullptr : normed,
               .norm = norm,
               .products = how,
@@ -180,9 +178,14 @@ void CudaBackend::attn_qkv(const StepShape& shape, LayerId layer, const LayerWei
                        dense_[weights.v_bias].vector()},
               .inv_freq = inv_freq_,
               .concentration = rope_.concentration,
+              .rotations = at<float2>(layout_.rotations),
               .q_heads = config_.num_q_heads,
               .kv = kv_layer(layer),
-              .q = floats(q)});
+              .q = floats(q)};
+  if (how == Products::kGemm && !std::exchange(has_rotations_, true))
+    launch_rotations(stream_.get(), args);
+  if (!on_the_way) launch_norm(stream_.get(), shape.rows, norm);
+  launch_qkv(stream_.get(), args);
 }
 
 void CudaBackend::attend(const StepShape& shape, LayerId layer, const LayerWeights& weights,
@@ -216,7 +219,7 @@ void CudaBackend::attn_out(const StepShape& shape, LayerId, const LayerWeights& 
   launch_dense(stream_.get(), {.weight = matrix.matrix(),
                                .bias = rank_ == 0 ? dense_[weights.out_bias].vector() : nullptr,
                                .x = floats(attn),
-                               .products = layer_products(products(shape.rows), matrix.matrix(),
+                               .products = dense_products(products(shape.rows), matrix.matrix(),
                                                           shape.rows),
                                .x16 = gemm_scratch(layout_.attn16),
                                .partials = partials(),
@@ -288,7 +291,7 @@ void CudaBackend::head(const StepShape&, const ModelWeights& weights, Buffer x,
   const DenseArgs args{.weight = matrix.matrix(),
                        .bias = nullptr,
                        .x = input,
-                       .products = products(count),
+                       .products = dense_products(products(count), matrix.matrix(), count),
                        .x16 = gemm_scratch(layout_.normed16),
                        .partials = partials(),
                        .out = at<float>(layout_.logits),

@@ -136,6 +136,7 @@ class CudaBackend final : public Backend {
   std::optional<StepGraphs> graphs_;
   // What attn_qkv normed with x and left for `route` to add to it; null: nothing.
   const float* unwritten_delta_ = nullptr;
+  bool has_rotations_ = false;  // this step
 
   std::array<StageStats, kNumStages> stats_;
   std::vector<Event> events_;

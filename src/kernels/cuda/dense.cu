@@ -32,9 +32,8 @@ __global__ void __launch_bounds__(kBlockThreads, kLeastBlocks) dense_kernel(cons
 void launch_dense(cudaStream_t stream, const DenseArgs& args) {
   if (args.products == Products::kGemm) return launch_dense_gemm(stream, args);
   if (args.products == Products::kStream)
-    return args.weight.scales != nullptr && args.count <= kPlaneRows
-               ? launch_dense_planes(stream, args)
-               : launch_dense_stream(stream, args);
+    return args.weight.scales != nullptr ? launch_dense_planes(stream, args)
+                                         : launch_dense_stream(stream, args);
   with_tile_tokens(args.count, [&](auto tokens) {
     const dim3 grid(divide_up(args.count, tokens),
                     divide_up(args.weight.rows, kBlockWarps * kTileRows));

@@ -39,7 +39,7 @@ struct DenseJob {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kGemmThreads, kGemmBlocks)
+__global__ void __launch_bounds__(T::kThreads, dense_blocks<T>())
     dense_gemm_kernel(const DenseArgs args, const int memory) {
   dependents_may_start();
   const Matrix& matrix = args.weight;
@@ -54,17 +54,17 @@ __global__ void __launch_bounds__(kGemmThreads, kGemmBlocks)
     store_tile<T>(job, sums);
 }
 
-template <class Format>
+template <class Dense>
 void launch_format(cudaStream_t stream, const DenseArgs& args) {
   const auto tiles = [&](int m, int n) {
     return divide_up(args.count, n) * divide_up(args.weight.rows, m);
   };
-  with_dense_tile<Format>(args.count, tiles, [&](auto tile) {
+  with_dense_tile<Dense>(args.count, tiles, [&](auto tile) {
     using T = decltype(tile);
     const int parts = parts_of<T>(args.weight.cols, tiles(T::kM, T::kN), args.partials);
     const dim3 grid(divide_up(args.count, T::kN), divide_up(args.weight.rows, T::kM), parts);
-    const int memory = tile_memory<T>(args.weight.cols, kGemmBlocks);
-    launch_tiles(stream, grid, memory, dense_gemm_kernel<T>, args, memory);
+    const int memory = tile_memory<T>(args.weight.cols, dense_blocks<T>());
+    launch_tiles(stream, grid, T::kThreads, memory, dense_gemm_kernel<T>, args, memory);
   });
 }
 
@@ -88,8 +88,8 @@ void launch_round(cudaStream_t stream, const float* from, std::uint16_t* to, std
 void launch_dense_gemm(cudaStream_t stream, const DenseArgs& args) {
   if (args.count == 0) return;
   launch_round(stream, args.x, args.x16, std::int64_t{args.count} * args.weight.cols);
-  if (args.weight.scales == nullptr) launch_format<Bf16Format<64>>(stream, args);
-  else launch_format<Int8Format>(stream, args);
+  if (args.weight.scales == nullptr) launch_format<Bf16Dense>(stream, args);
+  else launch_format<Int8Dense>(stream, args);
 }
 
 }  // namespace strata::kernels::cuda

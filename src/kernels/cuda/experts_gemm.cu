@@ -155,10 +155,10 @@ void launch_both(cudaStream_t stream, const ExpertsArgs& args) {
   const unsigned tiles = most_tiles(args);
   const SlabLayout& slab = args.slab;
   int memory = tile_memory<Ts...>(slab.hidden, kBlocks);
-  launch_tiles(stream, dim3(tiles, divide_up(2 * slab.intermediate, kExpertM)), memory,
+  launch_tiles(stream, dim3(tiles, divide_up(2 * slab.intermediate, kExpertM)), kGemmThreads, memory,
                expert_gemm_kernel<false, kBlocks, Ts...>, args, memory);
   memory = tile_memory<Ts...>(slab.intermediate, kBlocks);
-  launch_tiles(stream, dim3(tiles, divide_up(slab.hidden, kExpertM)), memory,
+  launch_tiles(stream, dim3(tiles, divide_up(slab.hidden, kExpertM)), kGemmThreads, memory,
                expert_gemm_kernel<true, kBlocks, Ts...>, args, memory);
 }
 

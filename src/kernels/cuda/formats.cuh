@@ -59,10 +59,12 @@ struct Bf16Format {
 };
 
 // int8 with a bfloat16 scale; the product of both is rounded to bfloat16.
+template <int Step>
 struct Int8Format {
-  static constexpr int kStep = 64;
+  static_assert(Step == 64 || Step == 128);
+  static constexpr int kStep = Step;
   static constexpr int kChunkValues = 16;
-  static constexpr int kRowBytes = 64;
+  static constexpr int kRowBytes = Step;
   static constexpr int kCopyLanes = 4;
   static constexpr int kScaleBytes = 2;
   static constexpr float kUnit = 1.0F;
@@ -70,10 +72,13 @@ struct Int8Format {
     uint4 bytes;
     std::uint32_t scale;  // twice
   };
-  __device__ static int place(int row, int chunk) { return row * kRowBytes + chunk * 16; }
-  __device__ static Values load(const std::byte* rows, int row, int /*line*/,
+  __device__ static int place(int row, int chunk) {
+    return row * kRowBytes + (Step == 64 ? chunk : chunk ^ (row & 1) * 4) * 16;
+  }
+  __device__ static Values load(const std::byte* rows, int row, int line,
                                 const std::byte* scale) {
-    return {*reinterpret_cast<const uint4*>(rows + row * kRowBytes + lane_id() % 4 * 16),
+    const int chunk = (Step == 64 ? 0 : line ^ (lane_id() / 4 & 1)) * 4 + lane_id() % 4;
+    return {*reinterpret_cast<const uint4*>(rows + row * kRowBytes + chunk * 16),
             *reinterpret_cast<const std::uint16_t*>(scale) * 0x10001U};
   }
   // Two bytes from `index` on: 128 + the low seven bits is a bfloat16 with those in its mantissa,

@@ -27,9 +27,8 @@
 
 namespace strata::kernels::cuda {
 
-inline constexpr int kGemmWarps = 4;
+inline constexpr int kGemmWarps = 4;  // of most tiles
 inline constexpr int kGemmThreads = kGemmWarps * kWarp;
-inline constexpr int kGemmBlocks = 2;  // of a multiprocessor
 inline constexpr int kMostStages = 5;
 
 // Rows of a matrix from a tile's first one on.
@@ -58,15 +57,16 @@ __device__ Panel panel_of(const Matrix& matrix, int first) {
           matrix.rows - first, matrix.cols};
 }
 
-// A tile of M rows and N tokens; WarpsM warps share its rows, the others its tokens.
-template <class FormatOf, int M, int N, int WarpsM>
+// A tile of M rows and N tokens; WarpsM of the warps share its rows, the others its tokens.
+template <class FormatOf, int M, int N, int WarpsM, int Warps = kGemmWarps>
 struct Tile {
   using Format = FormatOf;
   using Tokens = Bf16Rows<Format::kStep>;
   static constexpr int kM = M;
   static constexpr int kN = N;
   static constexpr int kWarpM = M / WarpsM;
-  static constexpr int kWarpN = N / (kGemmWarps / WarpsM);
+  static constexpr int kWarpN = N / (Warps / WarpsM);
+  static constexpr int kThreads = Warps * kWarp;
   static constexpr int kBlocksM = kWarpM / 16;  // of a warp: instructions
   static constexpr int kBlocksN = kWarpN / 8;
   static constexpr int kWeightBytes = M * Format::kRowBytes;
@@ -109,12 +109,12 @@ template <class T, class Job>
 __device__ void prepare_weights(const Panel& panel, const Job& job) {
   std::byte* memory = block_memory();
   auto* table = reinterpret_cast<std::uint32_t*>(memory);
-  for (int i = threadIdx.x; i < T::kM; i += kGemmThreads)
+  for (int i = threadIdx.x; i < T::kM; i += T::kThreads)
     table[i] = static_cast<std::uint32_t>(min(job.row_at(i), panel.rows - 1)) *
                RowBytes<typename T::Format>::of(panel.k);
   if constexpr (T::Format::kScaleBytes > 0) {
     const int bytes = min(T::kM, panel.rows) * RowBytes<typename T::Format>::scales(panel.k);
-    for (int at = threadIdx.x * 16; at < bytes; at += kGemmThreads * 16)
+    for (int at = threadIdx.x * 16; at < bytes; at += T::kThreads * 16)
       copy16(memory + T::kTableBytes + at, panel.scales + at, min(16, bytes - at));
   }
 }
@@ -123,7 +123,7 @@ __device__ void prepare_weights(const Panel& panel, const Job& job) {
 template <class T, class Job>
 __device__ void prepare_tokens(const Panel& panel, const Job& job) {
   auto* table = reinterpret_cast<std::uint32_t*>(block_memory()) + T::kM;
-  for (int i = threadIdx.x; i < T::kN; i += kGemmThreads)
+  for (int i = threadIdx.x; i < T::kN; i += T::kThreads)
     table[i] = job.input_at(i) * static_cast<std::uint32_t>(panel.k) * 2U;
 }
 
@@ -132,7 +132,7 @@ template <class T>
 __device__ void copy_weights(const Panel& panel, int step, std::byte* stage) {
   using Format = typename T::Format;
   constexpr int kLanes = Format::kCopyLanes;
-  constexpr int kRowsAtOnce = kGemmThreads / kLanes;
+  constexpr int kRowsAtOnce = T::kThreads / kLanes;
   constexpr int kChunks = Format::kRowBytes / 16;
   static_assert(T::kM % kRowsAtOnce == 0 && kChunks % kLanes == 0);
   const auto* table = reinterpret_cast<const std::uint32_t*>(block_memory());
@@ -152,13 +152,14 @@ __device__ void copy_weights(const Panel& panel, int step, std::byte* stage) {
 template <class T>
 __device__ void copy_tokens(const Panel& panel, const std::byte* x, int step, std::byte* stage) {
   constexpr int kTokenChunks = T::Format::kStep / 8;
+  constexpr int kAtOnce = T::kThreads / 8;  // tokens
   static_assert(kTokenChunks % 8 == 0);
   const auto* table = reinterpret_cast<const std::uint32_t*>(block_memory());
   const int first = step * T::Format::kStep;
 #pragma unroll
-  for (int i = 0; i < (T::kN + 15) / 16; ++i) {
-    const int token = static_cast<int>(threadIdx.x) / 8 + i * 16;
-    if (T::kN % 16 != 0 && token >= T::kN) break;
+  for (int i = 0; i < (T::kN + kAtOnce - 1) / kAtOnce; ++i) {
+    const int token = static_cast<int>(threadIdx.x) / 8 + i * kAtOnce;
+    if (T::kN % kAtOnce != 0 && token >= T::kN) break;
     const std::byte* from = x + table[T::kM + token] + first * 2;
 #pragma unroll
     for (int c = 0; c < kTokenChunks / 8; ++c) {
@@ -264,11 +265,11 @@ __device__ bool add_parts(const Partials& partials, int tile, int part, int part
   if (parts == 1) return true;
   constexpr int kVectors = T::kBlocksM * T::kBlocksN;
   auto* all = reinterpret_cast<float4*>(partials.sums) +
-              static_cast<std::size_t>(tile) * parts * kVectors * kGemmThreads + threadIdx.x;
+              static_cast<std::size_t>(tile) * parts * kVectors * T::kThreads + threadIdx.x;
 #pragma unroll
   for (int i = 0; i < kVectors; ++i) {
     const auto& sum = sums[i / T::kBlocksN][i % T::kBlocksN];
-    __stcg(all + (part * kVectors + i) * kGemmThreads, make_float4(sum[0], sum[1], sum[2], sum[3]));
+    __stcg(all + (part * kVectors + i) * T::kThreads, make_float4(sum[0], sum[1], sum[2], sum[3]));
   }
   __threadfence();
   __syncthreads();
@@ -283,7 +284,7 @@ __device__ bool add_parts(const Partials& partials, int tile, int part, int part
     auto& sum = sums[i / T::kBlocksN][i % T::kBlocksN];
     sum[0] = sum[1] = sum[2] = sum[3] = 0.0F;
     for (int each = 0; each < parts; ++each) {
-      const float4 other = __ldcg(all + (each * kVectors + i) * kGemmThreads);
+      const float4 other = __ldcg(all + (each * kVectors + i) * T::kThreads);
       sum[0] += other.x, sum[1] += other.y, sum[2] += other.z, sum[3] += other.w;
     }
   }
@@ -327,17 +328,24 @@ int tile_memory(int k, int blocks) {
 }
 
 template <class... Parameters, class... Arguments>
-void launch_tiles(cudaStream_t stream, dim3 grid, int memory, void (*kernel)(Parameters...),
-                  Arguments&&... arguments) {
-  launch_early(stream, {grid, static_cast<std::size_t>(memory), kGemmThreads, true}, kernel,
+void launch_tiles(cudaStream_t stream, dim3 grid, int threads, int memory,
+                  void (*kernel)(Parameters...), Arguments&&... arguments) {
+  launch_early(stream,
+               {grid, static_cast<std::size_t>(memory), static_cast<unsigned>(threads), true}, kernel,
                std::forward<Arguments>(arguments)...);
+}
+
+// Blocks of a dense product on a multiprocessor.
+template <class T>
+constexpr int dense_blocks() {
+  return T::kN <= 64 && T::kThreads == kGemmThreads ? 3 : 2;
 }
 
 // Into how many parts K is split, so that `tiles` fill the card; of large tiles, whose parts cost
 // more to add up, fewer.
 template <class T>
 int parts_of(int k, int tiles, const Partials& partials) {
-  constexpr int kBlocks = T::kN <= 64 ? 3 : 2;  // of a multiprocessor
+  constexpr int kBlocks = dense_blocks<T>();
   constexpr std::int64_t kMostParts = T::kN == 64 ? 5 : 8;
   const std::int64_t tile_sums = std::int64_t{tiles} * T::kM * T::kN;
   const int steps = static_cast<int>(divide_up(k, T::Format::kStep));
@@ -347,14 +355,30 @@ int parts_of(int k, int tiles, const Partials& partials) {
   return tiles > kMostArrivals ? 1 : std::max(most, 1);
 }
 
+// Formats of dense weights: of few tokens steps of whole lines of memory.
+struct Bf16Dense {
+  using Few = Bf16Format<64>;
+  using Many = Bf16Format<64>;
+};
+struct Int8Dense {
+  using Few = Int8Format<128>;
+  using Many = Int8Format<64>;
+};
+
 // Calls `fn` with the tile of a dense product: `tiles(M, N)` counts them.
-template <class Format, class Tiles, class Fn>
+template <class Dense, class Tiles, class Fn>
 void with_dense_tile(int count, Tiles&& tiles, Fn&& fn) {
-  if (count <= 16) return fn(Tile<Format, 64, 16, 4>{});
-  if (count <= 32) return fn(Tile<Format, 64, 32, 4>{});
-  if (count <= 64) return fn(Tile<Format, 64, 64, 2>{});
-  // The larger one is better by itself, the smaller one may leave fewer multiprocessors idle.
+  using Format = typename Dense::Many;
+  using Few = typename Dense::Few;
+  if (count <= 16) return fn(Tile<Few, 64, 16, 4>{});
+  if (count <= 32) return fn(Tile<Few, 64, 32, 4>{});
   const int at_once = 2 * device_attribute(cudaDevAttrMultiProcessorCount);
+  if (count <= 64) {
+    // Few tiles: more warps hide more of what each waits for.
+    if (static_cast<int>(tiles(64, 64)) < at_once) return fn(Tile<Few, 64, 64, 4, 8>{});
+    return fn(Tile<Few, 64, 64, 2>{});
+  }
+  // The larger one is better by itself, the smaller one may leave fewer multiprocessors idle.
   const auto waves = [&](int m) { return divide_up(tiles(m, 128), at_once) * m; };
   if (waves(128) <= waves(64)) fn(Tile<Format, 128, 128, 2>{});
   else fn(Tile<Format, 64, 128, 2>{});

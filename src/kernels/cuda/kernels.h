@@ -78,13 +78,13 @@ struct Partials {
 // How a step's products are computed.
 enum class Products : std::uint8_t {
   kFloat,   // float32: any card
-  kStream,  // at most kTileTokens rows: tensor cores, or where weights are integers those
+  kStream,  // at most kTileTokens rows, of int8 weights kPlaneRows: bound by reading weights
   kGemm,    // tensor cores, many rows; takes scratch x16
 };
 
-// Of a layer's dense products in a step whose other products are `products`: int8 weights of more
-// rows than integer products take are faster as tiles.
-inline Products layer_products(Products products, const Matrix& weight, std::int32_t rows) {
+// Of dense products where the others of a step are `products`: int8 weights of more rows than
+// integer products take are faster as tiles.
+inline Products dense_products(Products products, const Matrix& weight, std::int32_t rows) {
   const bool tiles = weight.scales != nullptr && rows > kPlaneRows;
   return products == Products::kStream && tiles ? Products::kGemm : products;
 }
@@ -125,11 +125,14 @@ struct QkvArgs {
   const float* bias[3];
   const float* inv_freq;  // [head_dim / 2]
   float concentration;
+  float2* rotations;  // [rows, head_dim / 2], of kGemm: as launch_rotations left them
   std::int32_t q_heads;
   KvLayer kv;
   float* q;  // [rows, q_dim]
 };
 void launch_qkv(cudaStream_t stream, const QkvArgs& args);
+// Cosines and sines of the rows' angles, times the concentration: all layers share them.
+void launch_rotations(cudaStream_t stream, const QkvArgs& args);
 void launch_qkv_stream(cudaStream_t stream, const QkvArgs& args);
 void launch_qkv_planes(cudaStream_t stream, const QkvArgs& args);  // int8, up to kPlaneRows
 void launch_qkv_gemm(cudaStream_t stream, const QkvArgs& args);

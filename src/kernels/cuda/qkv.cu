@@ -35,14 +35,27 @@ __global__ void __launch_bounds__(kBlockThreads, kLeastBlocks) qkv_kernel(const 
   store_value<Kv>(args, tile, at, i, is_second, value, other);
 }
 
+__global__ void rotations_kernel(const QkvArgs args) {
+  const StepRow row = args.inputs.rows[blockIdx.x];
+  const int half = args.kv.head_dim / 2;
+  if (row.seq < 0) return;
+  for (int i = threadIdx.x; i < half; i += blockDim.x) {
+    const Rotation turn(static_cast<float>(row.position) * args.inv_freq[i], args.concentration);
+    args.rotations[static_cast<std::size_t>(blockIdx.x) * half + i] = {turn.cosine, turn.sine};
+  }
+}
+
 }  // namespace
+
+void launch_rotations(cudaStream_t stream, const QkvArgs& args) {
+  launch_threads(stream, dim3(args.rows), kWarp, 0, rotations_kernel, args);
+}
 
 void launch_qkv(cudaStream_t stream, const QkvArgs& args) {
   if (args.products == Products::kGemm) return launch_qkv_gemm(stream, args);
   if (args.products == Products::kStream)
-    return args.weight[0].scales != nullptr && args.rows <= kPlaneRows
-               ? launch_qkv_planes(stream, args)
-               : launch_qkv_stream(stream, args);
+    return args.weight[0].scales != nullptr ? launch_qkv_planes(stream, args)
+                                            : launch_qkv_stream(stream, args);
   const int tiles = (args.q_heads + 2 * args.kv.heads) * (args.kv.head_dim / kTileRows);
   with_tile_tokens(args.rows, [&](auto tokens) {
     const dim3 grid(divide_up(args.rows, tokens), divide_up(tiles, kBlockWarps));

@@ -32,6 +32,7 @@ struct Rotation {
   float cosine, sine;
   __device__ Rotation(float angle, float concentration)
       : cosine(cosf(angle) * concentration), sine(sinf(angle) * concentration) {}
+  __device__ explicit Rotation(const float2& both) : cosine(both.x), sine(both.y) {}
   __device__ float first(float value, float other) const { return value * cosine - other * sine; }
   __device__ float second(float value, float other) const { return value * cosine + other * sine; }
 };

@@ -18,7 +18,6 @@ struct QkvJob {
     HeadTile tile;  // of the pair
     int dim;        // the first one's, in the head
     float bias[2];
-    float frequency;
   };
   struct Token {
     int at;
@@ -34,7 +33,7 @@ struct QkvJob {
   }
   __device__ Row row(int i) const {
     const int pair = pair_at(i);
-    Row row{{source, first_head + pair / half, pair % half}, pair % half, {}, 0.0F};
+    Row row{{source, first_head + pair / half, pair % half}, pair % half, {}};
     if (row.tile.head >= (source == 0 ? args.q_heads : args.kv.heads)) {
       row.tile.head = -1;
       return row;
@@ -42,7 +41,6 @@ struct QkvJob {
     const float* bias = args.bias[source] + row.tile.head * 2 * half;
     row.bias[0] = bias[row.dim];
     row.bias[1] = bias[row.dim + half];
-    if (source != 2) row.frequency = args.inv_freq[row.dim];
     return row;
   }
   __device__ Token token(int i) const {
@@ -53,8 +51,8 @@ struct QkvJob {
     a += row.bias[0];
     b += row.bias[1];
     if (source != 2) {
-      const Rotation rotation(static_cast<float>(token.row.position) * row.frequency,
-                              args.concentration);
+      const Rotation rotation(
+          __ldg(args.rotations + static_cast<std::size_t>(token.at) * half + row.dim));
       const float first = rotation.first(a, b);
       b = rotation.second(b, a);
       a = first;
@@ -78,7 +76,7 @@ struct QkvJob {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kGemmThreads, kGemmBlocks)
+__global__ void __launch_bounds__(T::kThreads, dense_blocks<T>())
     qkv_gemm_kernel(const QkvArgs args, const int memory) {
   dependents_may_start();
   int source = 0;
@@ -107,11 +105,11 @@ void launch_tile(cudaStream_t stream, const QkvArgs& args, int row_tiles) {
   const std::int32_t k = args.weight[0].cols;
   const int tiles = static_cast<int>(divide_up(args.rows, T::kN)) * row_tiles;
   const dim3 grid(divide_up(args.rows, T::kN), row_tiles, parts_of<T>(k, tiles, args.partials));
-  const int memory = tile_memory<T>(k, kGemmBlocks);
-  launch_tiles(stream, grid, memory, qkv_gemm_kernel<T>, args, memory);
+  const int memory = tile_memory<T>(k, dense_blocks<T>());
+  launch_tiles(stream, grid, T::kThreads, memory, qkv_gemm_kernel<T>, args, memory);
 }
 
-template <class Format>
+template <class Dense>
 void launch_format(cudaStream_t stream, const QkvArgs& args) {
   const auto row_tiles = [&](int m) {
     unsigned tiles = 0;
@@ -119,9 +117,9 @@ void launch_format(cudaStream_t stream, const QkvArgs& args) {
     return static_cast<int>(tiles);
   };
   if (args.kv.head_dim > 64)
-    return launch_tile<Tile<Format, 128, 128, 2>>(stream, args, row_tiles(128));
+    return launch_tile<Tile<typename Dense::Many, 128, 128, 2>>(stream, args, row_tiles(128));
   const auto tiles = [&](int m, int n) { return divide_up(args.rows, n) * row_tiles(m); };
-  with_dense_tile<Format>(args.rows, tiles, [&](auto tile) {
+  with_dense_tile<Dense>(args.rows, tiles, [&](auto tile) {
     using T = decltype(tile);
     launch_tile<T>(stream, args, row_tiles(T::kM));
   });
@@ -131,8 +129,8 @@ void launch_format(cudaStream_t stream, const QkvArgs& args) {
 
 void launch_qkv_gemm(cudaStream_t stream, const QkvArgs& args) {
   if (args.rows == 0) return;
-  if (args.weight[0].scales == nullptr) launch_format<Bf16Format<64>>(stream, args);
-  else launch_format<Int8Format>(stream, args);
+  if (args.weight[0].scales == nullptr) launch_format<Bf16Dense>(stream, args);
+  else launch_format<Int8Dense>(stream, args);
 }
 
 }  // namespace strata::kernels::cuda
