@@ -69,9 +69,9 @@ std::vector<Variant> cuda_variants() {
     if (chunk == 1)
       for (std::size_t i = bf16; i < list.size(); ++i) list[i].backend.name += ", row by row";
   };
-  if (cuda_path("generic75").missing().empty()) add(cuda_path("generic75"), 64);
-  if (cuda_path("generic80").missing().empty())
-    for (const std::size_t chunk : {128U, 1U}) add(cuda_path("generic80"), chunk);
+  if (cuda_path("deterministic").missing().empty()) add(cuda_path("deterministic"), 64);
+  if (const CudaPath* path = cuda_tensor_path(); path != nullptr)
+    for (const std::size_t chunk : {128U, 1U}) add(*path, chunk);
   return list;
 }
 
@@ -193,7 +193,7 @@ int run(const std::vector<std::string>& arguments) {
   }
   const std::vector<Variant> variants = cuda ? cuda_variants() : cpu_variants();
   if (variants.empty()) {
-    fmt::print(stderr, "{}\n", cuda_path("generic75").missing());
+    fmt::print(stderr, "{}\n", cuda_path("deterministic").missing());
     return 1;
   }
   compare(variants, tokens);

@@ -466,8 +466,7 @@ class Bench {
   std::vector<Matrix> out_, router_;
   Matrix head_;
   const std::byte* const* table_ = nullptr;
-  float* bias_ = nullptr;     // of everything but
-  float* no_bias_ = nullptr;  // the router: equal rows would choose alike
+  float *bias_ = nullptr, *no_bias_ = nullptr;  // of routers none: rows would choose alike
   float *x_ = nullptr, *normed_ = nullptr, *q_ = nullptr, *attn_ = nullptr, *delta_ = nullptr;
   std::uint16_t *x16_ = nullptr, *inner16_ = nullptr;
   float *inner_ = nullptr, *outer_ = nullptr, *logits_ = nullptr, *router_logits_ = nullptr;

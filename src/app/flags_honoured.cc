@@ -226,7 +226,7 @@ const FlagSpec kComputeFlags[] = {
      }},
     {"--deterministic", kSwitch, kCard, kEvery, "Compute and memory",
      "on a card: an answer depends on nothing but its request, whatever else is computed with it; "
-     "takes the slower kernels of generic75",
+     "slower: multiplies in float32, not on tensor cores",
      "", [](Options& o, const FlagUse& u) { o.deterministic = u.on(); }},
     {"--enforce-eager", kSwitch, kCard, kEvery, "Compute and memory",
      "on a card: run every step directly, replay no recorded graphs", "",

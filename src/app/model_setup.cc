@@ -83,22 +83,37 @@ double card_memory_used() {
   }
 }
 
+// What --cuda-path asks of the card and of the program's code for it, compute capabilities x 10.
 struct PathNeed {
   CudaPath path;
   const char* name;
-  int major, minor;
+  int card;
+  int code;
+  const char* archs;  // of a build that has the code
 };
-constexpr PathNeed kPathNeeds[] = {{CudaPath::kGeneric80, "generic80", 8, 0},
-                                   {CudaPath::kGeneric89, "generic89", 8, 9},
-                                   {CudaPath::kSm90, "sm90", 9, 0}};
+constexpr PathNeed kPathNeeds[] = {{CudaPath::kGeneric75, "generic75", 75, 75, "75-ptx"},
+                                   {CudaPath::kGeneric80, "generic80", 80, 80, "80-ptx"},
+                                   {CudaPath::kGeneric89, "generic89", 89, 80, "80-ptx"},
+                                   {CudaPath::kSm90, "sm90", 90, 90, "90-ptx"}};
+
+std::string capability(int tenfold) { return fmt::format("{}.{}", tenfold / 10, tenfold % 10); }
 
 void check_path(const Options& options, const kernels::CudaDevice& card) {
-  for (const PathNeed& need : kPathNeeds)
-    if (options.cuda_path == need.path &&
-        std::pair(card.major, card.minor) < std::pair(need.major, need.minor))
-      throw StartupError(fmt::format("--cuda-path {}: {} has compute capability {}.{}", need.name,
-                                     card.name, card.major, card.minor),
+  for (const PathNeed& need : kPathNeeds) {
+    if (options.cuda_path != need.path) continue;
+    const int has = 10 * card.major + card.minor;
+    if (has < need.card)
+      throw StartupError(fmt::format("--cuda-path {}: {} has compute capability {}", need.name,
+                                     card.name, capability(has)),
                          "leave it out, or take one of an older card");
+    // Newer code runs the kernels of 8.0 as well; those of 7.5 are made of other instructions.
+    const int code = kernels::cuda_code_capability();
+    if (code < need.code || (need.code == 75 && code >= 80))
+      throw StartupError(
+          fmt::format("--cuda-path {}: this program's code for {} is of compute capability {}",
+                      need.name, card.name, capability(code)),
+          fmt::format("leave it out, or build with -DSTRATA_CUDA_ARCHS={}", need.archs));
+  }
 }
 
 PlanRequest plan_request(const Options& options, const ModelConfig& config) {
@@ -122,8 +137,7 @@ Result<MemoryPlan> plan_card(const Options& asked, const Options& options,
   check_path(options, card);
   PlanRequest request = plan_request(options, config);
   // float32 products add in one order whatever the number of rows; those on tensor cores do not.
-  request.tensor_cores = kernels::cuda_code_capability() >= 80 &&
-                         options.cuda_path != CudaPath::kGeneric75 && !options.deterministic;
+  request.tensor_cores = !options.deterministic && kernels::cuda_tensor_cores(config.expert_format);
   request.card = card_memory(options);
   const PlanFreedom free{.dense = asked.dense == DenseChoice::kAuto,
                          .step_size = asked.max_num_seqs == 0 && asked.max_num_batched_tokens == 0};

@@ -156,10 +156,8 @@ void check_together(Options& options) {
         fmt::format("--rebuild-on-vram {}: --gpu-memory-utilization {} fills the card as far",
                     options.rebuild_above_percent, options.gpu_memory_utilization),
         "the model would be rebuilt again and again; leave a few percent between them");
-  const bool float_path =
-      options.cuda_path == CudaPath::kAuto || options.cuda_path == CudaPath::kGeneric75;
-  if (options.deterministic && !float_path)
-    usage_error("--deterministic takes the kernels of generic75", "leave out --cuda-path");
+  if (options.deterministic && options.cuda_path != CudaPath::kAuto)
+    usage_error("--deterministic has kernels of its own, in float32", "leave out --cuda-path");
   if (options.max_num_batched_tokens > 0 && options.max_num_batched_tokens < options.max_num_seqs)
     usage_error(fmt::format("--max-num-batched-tokens {} is below --max-num-seqs {}",
                             options.max_num_batched_tokens, options.max_num_seqs),

@@ -19,8 +19,7 @@ constexpr std::int32_t kMostRows = 256;
 class CudaTensorCores : public testing::Test {
  protected:
   void SetUp() override {
-    if (const std::string missing = cuda_path("generic80").missing(); !missing.empty())
-      GTEST_SKIP() << missing;
+    if (cuda_tensor_path() == nullptr) GTEST_SKIP() << cuda_path("generic80").missing();
   }
 };
 
@@ -179,19 +178,78 @@ TEST_F(CudaTensorCores, SmallShapes) {
     compare(config, {9, 16, 50, 128, 150}, 0);
   }
   compare(one_layer(224, 160, 8), {10, 64, 130}, 0);
+  if (!kernels::cuda_tensor_cores(ExpertFormat::kBf16)) return;
   ModelConfig bf16 = one_layer(160, 96, 4);
   bf16.expert_format = ExpertFormat::kBf16;
   compare(bf16, {9, 40, 200}, 0);
 }
 
+// Of tiles (K that no batched kernel takes), and of batched decodes.
 TEST_F(CudaTensorCores, ExpertsDoNotDependOnTheOtherRows) {
-  const ModelConfig config = one_layer(416, 352, 8);
-  StageTester few(cuda(), make_micro_checkpoint(config, 17), options(true));
-  StageTester many(cuda(), make_micro_checkpoint(config, 17), options(true));
-  const Floats of_few = run_layer(few, 9).delta_moe;
-  Floats of_many = run_layer(many, 256).delta_moe;
-  of_many.resize(of_few.size());
-  EXPECT_EQ(of_many, of_few);
+  const auto check = [](const ModelConfig& config, std::int32_t few_rows, std::int32_t many_rows) {
+    StageTester few(cuda(), make_micro_checkpoint(config, 17), options(true));
+    StageTester many(cuda(), make_micro_checkpoint(config, 17), options(true));
+    const Floats of_few = run_layer(few, few_rows).delta_moe;
+    Floats of_many = run_layer(many, many_rows).delta_moe;
+    of_many.resize(of_few.size());
+    EXPECT_EQ(of_many, of_few);
+  };
+  check(one_layer(416, 352, 8), 9, 256);
+  if (!cuda_path("sm90").missing().empty()) return;
+  check(one_layer(448, 320, 8), 3, 64);
+  check(layer_of_20b(), 5, 33);
+}
+
+// Inputs and weights beyond the largest fp16: compute capability 7.5 takes that instead, integer
+// products and bfloat16 take them as they are.
+TEST_F(CudaTensorCores, LargeNumbers) {
+  constexpr float kLarge = 0x1p20F;
+  constexpr float kMostFp16 = 0x1p16F;  // nearly
+  const bool fp16 = kernels::cuda_code_capability() < 80;
+  const ModelConfig config = one_layer(128, 64, 4);
+  const auto hidden = static_cast<std::size_t>(config.hidden);
+  const auto q_dim = static_cast<std::size_t>(config.q_dim());
+  // Every 16th norm weight and input of attn_out, and some weights of its first row.
+  const auto mixed = [](std::size_t count, float large) {
+    Floats values(count, 1.0F);
+    for (std::size_t i = 0; i < count; i += 16) values[i] = large;
+    return values;
+  };
+  const auto run = [&](const kernels::WeightFormat dense, bool tensor_cores, std::int32_t rows,
+                       float large) {
+    auto checkpoint = make_micro_checkpoint(config, 17);
+    set_tensor(*checkpoint, "model.layers.0.input_layernorm.weight", mixed(hidden, large));
+    if (dense == kBf16) {
+      Floats weights = random_floats(hidden * q_dim, 5, 64.0);
+      for (float& weight : weights) weight = std::rint(weight) / 64.0F;
+      for (std::size_t i = 3; i < q_dim; i += 16) weights[i] = large;
+      set_tensor(*checkpoint, "model.layers.0.self_attn.o_proj.weight", weights);
+    }
+    StageTester tester(cuda(dense), std::move(checkpoint), options(tensor_cores));
+    const kernels::Activations& act = tester.act();
+    const auto count = static_cast<std::size_t>(rows);
+    tester.add(0, 0, rows);
+    tester.begin();
+    tester.write(act.x, Floats(count * hidden, 1.0F));
+    tester.backend().attn_qkv(tester.shape(), 0, tester.layer(0), act.x, {}, act.q);
+    const Floats q = tester.read(act.q, count * q_dim);
+    tester.write(act.attn, mixed(count * q_dim, large));
+    tester.backend().attn_out(tester.shape(), 0, tester.layer(0), act.attn, act.delta_attn);
+    const Floats out = tester.read(act.delta_attn, count * hidden);
+    tester.end();
+    return std::pair{q, out};
+  };
+  for (const auto dense : {kBf16, kInt8}) {
+    for (const std::int32_t rows : {1, 4, 40}) {
+      const bool integers = dense == kInt8 && rows <= 2;
+      const auto got = run(dense, true, rows, kLarge);
+      const auto wanted = run(dense, false, rows, fp16 && !integers ? kMostFp16 : kLarge);
+      const std::string where =
+          std::to_string(rows) + (dense == kInt8 ? " rows, int8, " : " rows, ");
+      expect_near(got.first, wanted.first, 1e-2, where + "q");
+      expect_near(got.second, wanted.second, 1e-2, where + "attn_out");
+    }
+  }
 }
 
 TEST_F(CudaTensorCores, RepeatedStepsAreEqual) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/random.h"
+#include "kernels/cuda/cuda_backend.h"
 #include "model/checkpoint_loader.h"
 #include "model/forward.h"
 
@@ -22,8 +23,10 @@ kernels::BackendOptions small_options() {
 
 namespace {
 
-kernels::BackendOptions options_of(const TestBackend& backend, kernels::BackendOptions options) {
-  options.tensor_cores = options.tensor_cores || backend.tensor_cores;
+kernels::BackendOptions options_of(const TestBackend& backend, const ModelConfig& config,
+                                   kernels::BackendOptions options) {
+  options.tensor_cores = (options.tensor_cores || backend.tensor_cores) &&
+                         kernels::cuda_tensor_cores(config.expert_format);
   options.early_launches = options.early_launches && backend.early_launches;
   return options;
 }
@@ -37,7 +40,7 @@ StepRunner::StepRunner(const TestBackend& backend, const weights::Checkpoint& ch
       experts_(config_),
       weights_(load_checkpoint(checkpoint, *backend_, experts_)),
       builder_(config_, options) {
-  backend_->prepare(options_of(backend, options));
+  backend_->prepare(options_of(backend, config_, options));
   experts_.publish(*backend_);
 }
 

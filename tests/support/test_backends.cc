@@ -65,8 +65,8 @@ std::vector<CudaPath> paths_here(bool tensor_cores) {
 
 const std::vector<CudaPath>& cuda_paths() {
   static const std::vector<CudaPath> list = {
-      {.name = "generic75"},
-      {.name = "deterministic", .early_launches = true, .code = 90},
+      {.name = "deterministic", .early_launches = true},
+      {.name = "generic75", .tensor_cores = true, .below = 80},
       {.name = "generic80", .tensor_cores = true, .code = 80},
       {.name = "sm90", .tensor_cores = true, .early_launches = true, .code = 90}};
   return list;
@@ -79,9 +79,16 @@ const CudaPath& cuda_path(const std::string& name) {
   return *found;
 }
 
+const CudaPath* cuda_tensor_path() {
+  const auto found = std::find_if(
+      cuda_paths().begin(), cuda_paths().end(),
+      [](const CudaPath& path) { return path.tensor_cores && path.missing().empty(); });
+  return found == cuda_paths().end() ? nullptr : &*found;
+}
+
 std::string CudaPath::missing() const {
   if (!has_cuda_backend()) return "no usable card";
-  if (code_capability() >= code) return "";
+  if (code_capability() >= code && code_capability() < below) return "";
   return fmt::format("the program's code for this card is of compute capability {}.{}",
                      code_capability() / 10, code_capability() % 10);
 }

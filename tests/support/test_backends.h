@@ -16,12 +16,15 @@ struct CudaPath {
   std::string name;
   bool tensor_cores = false;
   bool early_launches = false;
-  int code = 75;  // least compute capability of the program's code
+  int code = 75;     // least compute capability of the program's code
+  int below = 1000;  // and the least that it must not have
   // Why this program has it not on this card; empty: it has.
   std::string missing() const;
 };
 const std::vector<CudaPath>& cuda_paths();  // all of them
 const CudaPath& cuda_path(const std::string& name);
+// The first of those with tensor cores that this program has here; null: none.
+const CudaPath* cuda_tensor_path();
 
 struct TestBackend {
   std::string name;

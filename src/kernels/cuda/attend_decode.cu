@@ -99,14 +99,14 @@ struct Keys {
   }
 };
 
-// A pair rounded to bfloat16 and what rounding left over, rounded.
+// A pair of operands and what rounding left over, rounded.
 struct SplitPair {
   std::uint32_t upper;
   std::uint32_t rest;
   SplitPair() = default;
   __device__ SplitPair(float low, float high)
-      : upper(round_pair(low, high)),
-        rest(round_pair(low - low_bf16(upper), high - high_bf16(upper))) {}
+      : upper(operand_pair(low, high)),
+        rest(operand_pair(low - low_operand(upper), high - high_operand(upper))) {}
 };
 
 // Puts the queries, times `factor`, where `score` wants them: of head g the dimensions 32 c + 8 q +
@@ -134,7 +134,8 @@ __device__ void score(const Shared& shared, const Keys& keys, float (&scores)[4]
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         const uint4& key = keys.key[j][c];
-        mma_bf16(sums[j], q.x, q.y, q.z, q.w, h == 0 ? key.x : key.z, h == 0 ? key.y : key.w);
+        mma(sums[j], q.x, q.y, q.z, q.w, bf16_operands(h == 0 ? key.x : key.z),
+            bf16_operands(h == 0 ? key.y : key.w));
       }
     }
   }
@@ -203,9 +204,9 @@ __device__ void add_values(const float (&weights)[4][2], const Keys& keys, float
         const uint4(&value)[4] = keys.value[t];
         const SplitPair& first = pairs[2 * t];
         const SplitPair& second = pairs[2 * t + 1];
-        mma_bf16(sums[i], first.upper, first.rest, second.upper, second.rest,
-                 __byte_perm(word(value[0], n / 2), word(value[1], n / 2), halves),
-                 __byte_perm(word(value[2], n / 2), word(value[3], n / 2), halves));
+        mma(sums[i], first.upper, first.rest, second.upper, second.rest,
+            bf16_operands(__byte_perm(word(value[0], n / 2), word(value[1], n / 2), halves)),
+            bf16_operands(__byte_perm(word(value[2], n / 2), word(value[3], n / 2), halves)));
       }
     }
 #pragma unroll

@@ -24,6 +24,8 @@ constexpr int kThreadKeys = kTileKeys / (kThreads / kChunks);  // of which a thr
 constexpr int kKeyBlocks = kTileKeys / 8;
 constexpr int kDimBlocks = kAttendDim / 8;
 static_assert(kWarpRows == 4, "two operands of two rows");
+// Next to a large sink weights would be too small for fp16.
+constexpr bool kSinkLast = kFp16Operands;
 
 // [first, first + count) of the step's rows: part of one sequence.
 struct RowTile {
@@ -111,7 +113,7 @@ __device__ void load_queries(Rows& rows, const AttendArgs& args, const RowTile& 
           float2 pair{0.0F, 0.0F};
           if (exists)
             pair = *reinterpret_cast<const float2*>(q + 16 * k + 8 * half + lane_id() % 4 * 2);
-          rows.query[m][k][2 * half + i] = round_pair(pair.x, pair.y);
+          rows.query[m][k][2 * half + i] = operand_pair(pair.x, pair.y);
         }
       }
     }
@@ -134,12 +136,13 @@ __device__ void score(const Rows& rows, const Stage& stage, Scores& scores) {
       load_blocks<false>(keys,
                          reinterpret_cast<const std::byte*>(&stage.keys[8 * n + key][chunk ^ key]));
 #pragma unroll
+      for (std::uint32_t& pair : keys) pair = bf16_operands(pair);
+#pragma unroll
       for (int m = 0; m < 2; ++m) {
         const auto& q = rows.query[m];
         const int k = 2 * half;
-        mma_bf16(scores[m][n], q[k][0], q[k][1], q[k][2], q[k][3], keys[0], keys[1]);
-        mma_bf16(scores[m][n], q[k + 1][0], q[k + 1][1], q[k + 1][2], q[k + 1][3], keys[2],
-                 keys[3]);
+        mma(scores[m][n], q[k][0], q[k][1], q[k][2], q[k][3], keys[0], keys[1]);
+        mma(scores[m][n], q[k + 1][0], q[k + 1][1], q[k + 1][2], q[k + 1][3], keys[2], keys[3]);
       }
     }
   }
@@ -215,7 +218,7 @@ __device__ void add_values(Rows& rows, const Stage& stage, const Scores& weights
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const auto& block = weights[m][2 * k + i / 2];
-        pairs[m][i] = round_pair(block[i % 2 * 2], block[i % 2 * 2 + 1]);
+        pairs[m][i] = operand_pair(block[i % 2 * 2], block[i % 2 * 2 + 1]);
       }
     }
 #pragma unroll
@@ -227,10 +230,12 @@ __device__ void add_values(Rows& rows, const Stage& stage, const Scores& weights
                         reinterpret_cast<const std::byte*>(
                             &stage.values[16 * k + lane_id() / 8 % 2 * 8 + key][chunk ^ key]));
 #pragma unroll
+      for (std::uint32_t& pair : values) pair = bf16_operands(pair);
+#pragma unroll
       for (int m = 0; m < 2; ++m) {
         const auto& p = pairs[m];
-        mma_bf16(rows.out[m][n], p[0], p[1], p[2], p[3], values[0], values[1]);
-        mma_bf16(rows.out[m][n + 1], p[0], p[1], p[2], p[3], values[2], values[3]);
+        mma(rows.out[m][n], p[0], p[1], p[2], p[3], values[0], values[1]);
+        mma(rows.out[m][n + 1], p[0], p[1], p[2], p[3], values[2], values[3]);
       }
     }
   }
@@ -278,15 +283,15 @@ __global__ void __launch_bounds__(kThreads, 2) prefill_kernel(const AttendArgs a
 
   const bool computes = warp_id() * kWarpRows < tile.count;
   Rows rows{};
+  const float sink = lane_id() / 4 < heads ? args.sinks[head] / args.scale : 0.0F;
   if (computes) {
     load_queries(rows, args, tile, head);
-    const float sink = lane_id() / 4 < heads ? args.sinks[head] / args.scale : 0.0F;
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        rows.max[m][r] = fmaxf(sink, kNoMax);
-        rows.sum[m][r] = lane_id() % 4 == 0 ? 1.0F : 0.0F;
+        rows.max[m][r] = kSinkLast ? kNoMax : fmaxf(sink, kNoMax);
+        rows.sum[m][r] = !kSinkLast && lane_id() % 4 == 0 ? 1.0F : 0.0F;
       }
     }
   }
@@ -317,6 +322,15 @@ __global__ void __launch_bounds__(kThreads, 2) prefill_kernel(const AttendArgs a
     for (int r = 0; r < 2; ++r) {
       rows.sum[m][r] += from_lane_xor(rows.sum[m][r], 1);
       rows.sum[m][r] += from_lane_xor(rows.sum[m][r], 2);
+      if (!kSinkLast) continue;
+      const float max = fmaxf(sink, rows.max[m][r]);
+      const float rescale = power_of_2((rows.max[m][r] - max) * args.scale * kLog2E);
+      rows.sum[m][r] = rows.sum[m][r] * rescale + power_of_2((sink - max) * args.scale * kLog2E);
+#pragma unroll
+      for (int n = 0; n < kDimBlocks; ++n) {
+        rows.out[m][n][2 * r] *= rescale;
+        rows.out[m][n][2 * r + 1] *= rescale;
+      }
     }
   }
   store(rows, args, tile, head);

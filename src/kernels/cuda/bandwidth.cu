@@ -32,6 +32,11 @@ int cuda_code_capability() {
   return attributes.ptxVersion;
 }
 
+// In shared memory of compute capability 7.5 there is no room for tiles of bfloat16 experts.
+bool cuda_tensor_cores(ExpertFormat experts) {
+  return cuda_code_capability() >= (experts == ExpertFormat::kMxfp4 ? 75 : 80);
+}
+
 double cuda_read_bandwidth(std::size_t bytes) {
   constexpr int kPasses = 10;
   constexpr unsigned kBlocks = 2048;

@@ -19,16 +19,15 @@ __device__ inline std::uint32_t shared_address(const void* at) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(at));
 }
 
-// In shared memory. A phase ends when all that were to arrive have, and all bytes that were expected
-// are there; phases have the parities 0, 1, 0, ...
+// In shared memory. A phase ends when all that were to arrive have, and all bytes that were
+// expected are there; phases have the parities 0, 1, 0, ...
 struct PhaseBarrier {
   std::uint64_t state;
 
   __device__ void init(int arrivals) {
-    STRATA_CUDA_90(
-        asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(this)),
-                     "r"(arrivals)
-                     : "memory"));
+    STRATA_CUDA_90(asm volatile(
+        "mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(this)), "r"(arrivals)
+        : "memory"));
   }
   // Makes what init() did known to copies; once, by the thread that called it.
   __device__ static void publish() {
@@ -40,10 +39,10 @@ struct PhaseBarrier {
                      : "memory"));
   }
   __device__ void arrive_and_expect(int bytes) {
-    STRATA_CUDA_90(asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(
-                                    shared_address(this)),
-                                "r"(bytes)
-                                : "memory"));
+    STRATA_CUDA_90(asm volatile(
+        "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(this)),
+        "r"(bytes)
+        : "memory"));
   }
   // Until the phase of this parity has ended.
   __device__ void wait(int parity) {

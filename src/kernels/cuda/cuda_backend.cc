@@ -42,7 +42,7 @@ CudaBackend::CudaBackend(BackendContext context, const CudaDevice& device)
     : config_(std::move(context.config)),
       rank_(context.rank),
       name_(fmt::format("cuda sm{}{}", device.major, device.minor)),
-      has_tensor_cores_(cuda_code_capability() >= 80),
+      has_tensor_cores_(cuda_tensor_cores(config_.expert_format)),
       slab_(make_slab_layout(config_.hidden, config_.intermediate, config_.expert_format)),
       rope_(make_rope_table(config_.rope, config_.head_dim)),
       never_emit_(std::move(context.never_emit)),

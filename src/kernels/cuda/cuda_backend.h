@@ -31,9 +31,11 @@ struct CudaMemory {
 CudaMemory cuda_memory();
 
 // Compute capability of the code that this program runs on a usable card, 75 to 120: a build may
-// have none of the card's own. From 80 on it multiplies on tensor cores, from 90 on launches may
-// begin early. Makes the CUDA context.
+// have none of the card's own. From 80 on tensor cores take bfloat16, before fp16; from 90 on
+// launches may begin early. Makes the CUDA context.
 int cuda_code_capability();
+// Whether that code can multiply on tensor cores where experts have this format.
+bool cuda_tensor_cores(ExpertFormat experts);
 
 // Bytes a second that the card reads from its memory: the best of several passes over `bytes`, a
 // multiple of 256. For `strata bench`, before the model is loaded.

@@ -16,11 +16,11 @@
 namespace strata::kernels::cuda {
 
 inline constexpr std::size_t kAlign = 256;
-inline constexpr std::int32_t kSplitKeys = 256;  // keys of one attention split
-inline constexpr std::int32_t kPlaneRows = 2;    // most rows of integer products of int8 weights
-inline constexpr std::int32_t kTileTokens = 8;   // most rows a warp multiplies at once
+inline constexpr std::int32_t kSplitKeys = 256;   // keys of one attention split
+inline constexpr std::int32_t kPlaneRows = 2;     // most rows of integer products of int8 weights
+inline constexpr std::int32_t kTileTokens = 8;    // most rows a warp multiplies at once
 inline constexpr std::int32_t kBatchTokens = 16;  // of a tile of launch_experts_batch
-inline constexpr std::int32_t kRouteRows = 64;   // most rows whose router is cut between blocks
+inline constexpr std::int32_t kRouteRows = 64;    // most rows whose router is cut between blocks
 inline constexpr std::int32_t kMostArrivals = 1024;  // tiles of a product whose K is split
 inline constexpr std::int32_t kMaxGroupHeads = 16;
 inline constexpr std::int32_t kMostExperts = 512;

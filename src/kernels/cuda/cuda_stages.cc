@@ -81,19 +81,18 @@ NormArgs CudaBackend::norm_args(Buffer x, const Deltas& deltas, WeightHandle nor
 Routing CudaBackend::routing(std::int32_t rows) const {
   std::int32_t tile_tokens = kTileTokens;
   if (expert_products(rows) == Products::kGemm)
-    tile_tokens = is_batch(rows, slab_) ? kBatchTokens
-                                        : tensor_tile_tokens(rows, config_.experts_per_token,
-                                                             config_.num_experts);
-  return {
-      .expert = at<std::int32_t>(layout_.pair_expert),
-      .weight = at<float>(layout_.pair_weight),
-      .order = at<std::int32_t>(layout_.pair_order),
-      .tiles = at<ExpertTile>(layout_.tiles),
-      .num_tiles = at<std::int32_t>(layout_.num_tiles),
-      .experts_read = at<unsigned long long>(layout_.experts_read),
-      .num_experts = config_.num_experts,
-      .top_k = config_.experts_per_token,
-      .tile_tokens = tile_tokens};
+    tile_tokens = is_batch(rows, slab_)
+                      ? kBatchTokens
+                      : tensor_tile_tokens(rows, config_.experts_per_token, config_.num_experts);
+  return {.expert = at<std::int32_t>(layout_.pair_expert),
+          .weight = at<float>(layout_.pair_weight),
+          .order = at<std::int32_t>(layout_.pair_order),
+          .tiles = at<ExpertTile>(layout_.tiles),
+          .num_tiles = at<std::int32_t>(layout_.num_tiles),
+          .experts_read = at<unsigned long long>(layout_.experts_read),
+          .num_experts = config_.num_experts,
+          .top_k = config_.experts_per_token,
+          .tile_tokens = tile_tokens};
 }
 
 Products CudaBackend::products(std::int32_t rows) const {
@@ -106,9 +105,9 @@ Products CudaBackend::expert_products(std::int32_t rows) const {
   return how != Products::kFloat && is_batch(rows, slab_) ? Products::kGemm : how;
 }
 
-bool CudaBackend::norms_on_the_way(std::int32_t rows) const {
+bool CudaBackend::norms_on_the_way(Products how, std::int32_t rows) {
   constexpr std::int32_t kMostRows = 2;  // every block norms all of them
-  return products(rows) == Products::kStream && rows <= kMostRows;
+  return how == Products::kStream && rows <= kMostRows;
 }
 
 const std::byte* const* CudaBackend::layer_slabs(LayerId layer) const {
@@ -117,7 +116,8 @@ const std::byte* const* CudaBackend::layer_slabs(LayerId layer) const {
 
 // MXFP4 experts of few rows take their inputs as integers.
 std::byte* CudaBackend::plane_inputs(std::int32_t rows) const {
-  const bool takes = expert_products(rows) == Products::kStream && slab_.format == ExpertFormat::kMxfp4;
+  const bool takes =
+      expert_products(rows) == Products::kStream && slab_.format == ExpertFormat::kMxfp4;
   return takes ? at<std::byte>(layout_.planes) : nullptr;
 }
 
@@ -164,24 +164,24 @@ void CudaBackend::attn_qkv(const StepShape& shape, LayerId layer, const LayerWei
   NormArgs norm = norm_args(x, deltas, weights.attn_norm, normed);
   const Products how = dense_products(products(shape.rows), query.matrix(), shape.rows);
   if (how == Products::kGemm) norm.out16 = gemm_scratch(layout_.normed16);
-  const bool on_the_way = norms_on_the_way(shape.rows) && norm.delta_b == nullptr;
+  const bool on_the_way = norms_on_the_way(how, shape.rows) && norm.delta_b == nullptr;
   unwritten_delta_ = on_the_way ? norm.delta_a : nullptr;
   const QkvArgs args{.inputs = upload_->inputs(),
-              .x = on_the_way ? nullptr : normed,
-              .norm = norm,
-              .products = how,
-              .x16 = gemm_scratch(layout_.normed16),
-              .partials = partials(),
-              .rows = shape.rows,
-              .weight = {query.matrix(), key.matrix(), value.matrix()},
-              .bias = {dense_[weights.q_bias].vector(), dense_[weights.k_bias].vector(),
-                       dense_[weights.v_bias].vector()},
-              .inv_freq = inv_freq_,
-              .concentration = rope_.concentration,
-              .rotations = at<float2>(layout_.rotations),
-              .q_heads = config_.num_q_heads,
-              .kv = kv_layer(layer),
-              .q = floats(q)};
+                     .x = on_the_way ? nullptr : normed,
+                     .norm = norm,
+                     .products = how,
+                     .x16 = gemm_scratch(layout_.normed16),
+                     .partials = partials(),
+                     .rows = shape.rows,
+                     .weight = {query.matrix(), key.matrix(), value.matrix()},
+                     .bias = {dense_[weights.q_bias].vector(), dense_[weights.k_bias].vector(),
+                              dense_[weights.v_bias].vector()},
+                     .inv_freq = inv_freq_,
+                     .concentration = rope_.concentration,
+                     .rotations = at<float2>(layout_.rotations),
+                     .q_heads = config_.num_q_heads,
+                     .kv = kv_layer(layer),
+                     .q = floats(q)};
   if (how == Products::kGemm && !std::exchange(has_rotations_, true))
     launch_rotations(stream_.get(), args);
   if (!on_the_way) launch_norm(stream_.get(), shape.rows, norm);
@@ -216,15 +216,15 @@ void CudaBackend::attn_out(const StepShape& shape, LayerId, const LayerWeights& 
   const DenseWeight& matrix = dense_[weights.out_weight];
   scope.read(matrix);
   if (!scope.launches()) return;
-  launch_dense(stream_.get(), {.weight = matrix.matrix(),
-                               .bias = rank_ == 0 ? dense_[weights.out_bias].vector() : nullptr,
-                               .x = floats(attn),
-                               .products = dense_products(products(shape.rows), matrix.matrix(),
-                                                          shape.rows),
-                               .x16 = gemm_scratch(layout_.attn16),
-                               .partials = partials(),
-                               .out = floats(delta),
-                               .count = shape.rows});
+  launch_dense(stream_.get(),
+               {.weight = matrix.matrix(),
+                .bias = rank_ == 0 ? dense_[weights.out_bias].vector() : nullptr,
+                .x = floats(attn),
+                .products = dense_products(products(shape.rows), matrix.matrix(), shape.rows),
+                .x16 = gemm_scratch(layout_.attn16),
+                .partials = partials(),
+                .out = floats(delta),
+                .count = shape.rows});
 }
 
 void CudaBackend::route(const StepShape& shape, LayerId layer, const LayerWeights& weights,
@@ -296,7 +296,8 @@ void CudaBackend::head(const StepShape&, const ModelWeights& weights, Buffer x,
                        .partials = partials(),
                        .out = at<float>(layout_.logits),
                        .count = count};
-  if (norms_on_the_way(count)) return launch_normed_head(stream_.get(), first, norm, args);
+  if (norms_on_the_way(args.products, count))
+    return launch_normed_head(stream_.get(), first, norm, args);
   launch_head_norm(stream_.get(), first, count, norm);
   launch_dense(stream_.get(), args);
 }

@@ -100,7 +100,7 @@ class CudaBackend final : public Backend {
   Products products(std::int32_t rows) const;
   Products expert_products(std::int32_t rows) const;
   // Whether products take rows that are not normed yet.
-  bool norms_on_the_way(std::int32_t rows) const;
+  static bool norms_on_the_way(Products how, std::int32_t rows);
   const std::byte* const* layer_slabs(LayerId layer) const;
   std::byte* plane_inputs(std::int32_t rows) const;
   bool one_row(std::int32_t rows) const;

@@ -59,7 +59,7 @@ void launch_format(cudaStream_t stream, const DenseArgs& args) {
   const auto tiles = [&](int m, int n) {
     return divide_up(args.count, n) * divide_up(args.weight.rows, m);
   };
-  with_dense_tile<Dense>(args.count, tiles, [&](auto tile) {
+  with_dense_tile<Dense>(args.weight.cols, args.count, tiles, [&](auto tile) {
     using T = decltype(tile);
     const int parts = parts_of<T>(args.weight.cols, tiles(T::kM, T::kN), args.partials);
     const dim3 grid(divide_up(args.count, T::kN), divide_up(args.weight.rows, T::kM), parts);
@@ -75,7 +75,7 @@ __global__ void round_kernel(const float* from, std::uint16_t* to, std::int64_t 
   if (i >= count) return;
   float values[8];
   load8(from + i, values);
-  store8_bf16(to + i, values, InputOrder::kPlain);
+  store8_operands(to + i, values, InputOrder::kPlain);
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Dense products of few rows on tensor cores: the output projection and the unembedding of decodes.
+// Dense products of bfloat16 weights and few rows on tensor cores: the output projection and the
+// unembedding of decodes.
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/stream.cuh"
@@ -12,7 +13,7 @@ struct NormedRows {
   std::int32_t first;  // logits row
 };
 
-template <class Chunks, int kSplit, int kStages, bool kNormed>
+template <int kSplit, int kStages, bool kNormed>
 __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
     dense_stream_kernel(const DenseArgs args, const NormedRows normed) {
   extern __shared__ uint4 shared[];
@@ -20,14 +21,14 @@ __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
   __shared__ float factors[kStreamColumns];
   auto* rings = reinterpret_cast<std::byte*>(shared);
   std::byte* inputs = rings + ring_bytes<kStages>();
-  const auto weights = chunks_of<Chunks>(args.weight);
+  const Bf16Pieces weights(args.weight);
   const int rows = args.weight.rows;
   const int first_tile = blockIdx.x * (kBlockWarps / kSplit);
   const auto row_of = [&](int tile, int pair, int half) {
     return (first_tile + tile) * kStreamRows + half * kStreamPairs + pair;
   };
-  WarpStream<Chunks, kSplit, kStages> stream(
-      weights, rings, {row_of(warp_id() / kSplit, 0, 0), 1, kStreamPairs, rows});
+  WarpStream<kSplit, kStages> stream(weights, rings,
+                                     {row_of(warp_id() / kSplit, 0, 0), 1, kStreamPairs, rows});
   dependents_may_start();
   stream.start_reading();
   dependency_wait();
@@ -56,26 +57,22 @@ __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
 }
 
 // Many tiles fill a card with fewer warps a tile, and blocks that leave each other room.
-template <class Chunks, bool kNormed>
-void launch_chunks(cudaStream_t stream, const DenseArgs& args, const NormedRows& normed) {
+template <bool kNormed>
+void launch_weights(cudaStream_t stream, const DenseArgs& args, const NormedRows& normed) {
   constexpr unsigned kManyTiles = 2048;
   const unsigned tiles = divide_up(args.weight.rows, kStreamRows);
   const std::size_t inputs = input_bytes(args.count, args.weight.cols);
   if (tiles >= kManyTiles)
     launch_early(stream, {dim3(divide_up(tiles, kBlockWarps / 4)), ring_bytes<3>() + inputs},
-                 dense_stream_kernel<Chunks, 4, 3, kNormed>, args, normed);
+                 dense_stream_kernel<4, 3, kNormed>, args, normed);
   else
     launch_early(stream, {dim3(tiles), ring_bytes<4>() + inputs},
-                 dense_stream_kernel<Chunks, kBlockWarps, 4, kNormed>, args, normed);
-}
-
-template <bool kNormed>
-void launch_weights(cudaStream_t stream, const DenseArgs& args, const NormedRows& normed) {
-  if (args.weight.scales != nullptr) launch_chunks<Int8Chunks, kNormed>(stream, args, normed);
-  else launch_chunks<Bf16Chunks, kNormed>(stream, args, normed);
+                 dense_stream_kernel<kBlockWarps, 4, kNormed>, args, normed);
 }
 
 }  // namespace
+
+bool has_streams() { return has_code(80); }
 
 void launch_dense_stream(cudaStream_t stream, const DenseArgs& args) {
   launch_weights<false>(stream, args, {});

@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(kBlockThreads) norm_kernel(const NormArgs args
   if (args.out16 == nullptr) return norm_row<true, kBlockWarps>(args, row, to_row(args, row));
   std::uint16_t* out = args.out16 + static_cast<std::size_t>(row) * args.hidden;
   norm_row<true, kBlockWarps>(args, row, [&](int i, const float(&values)[8]) {
-    store8_bf16(out + i, values, args.order16);
+    store8_operands(out + i, values, args.order16);
   });
 }
 

@@ -20,11 +20,11 @@
 namespace strata::kernels::cuda {
 namespace {
 
-constexpr int kParts = 15;  // of K: warps that multiply
+constexpr int kParts = 15;     // of K: warps that multiply
 constexpr int kFinishers = 2;  // warps, one for each column of a lane
 constexpr int kThreads = (kParts + kFinishers) * kWarp;
-constexpr int kLine = 64;   // values of a row that a lane's 16 are a quarter of
-constexpr int kLines = 3;   // of a part, at most
+constexpr int kLine = 64;  // values of a row that a lane's 16 are a quarter of
+constexpr int kLines = 3;  // of a part, at most
 constexpr int kMostK = kParts * kLines * kLine;
 constexpr int kUnitRows = 16;
 constexpr int kMostBlocksN = kBatchTokens / 8;
@@ -43,9 +43,7 @@ using Format = Mxfp4Format<kLine>;
 
 // Bytes of a unit: its weights, then its scales.
 __host__ __device__ constexpr int weight_bytes(int k) { return kUnitRows * k / 2; }
-__host__ __device__ constexpr int unit_bytes(int k) {
-  return weight_bytes(k) + kUnitRows * k / 32;
-}
+__host__ __device__ constexpr int unit_bytes(int k) { return weight_bytes(k) + kUnitRows * k / 32; }
 
 struct Memory {
   Barriers& barriers;
@@ -156,9 +154,9 @@ __device__ void multiply_run(const Product<kDown>& product, const Memory& memory
       Format::Values weights[2];
 #pragma unroll
       for (int h = 0; h < 2; ++h)
-        weights[h] = Format::values(
-            *reinterpret_cast<const uint2*>(stage + rows_at[h] + l * (kLine / 2)),
-            static_cast<std::uint32_t>(stage[row_scales_at[h] + l * 2]));
+        weights[h] =
+            Format::values(*reinterpret_cast<const uint2*>(stage + rows_at[h] + l * (kLine / 2)),
+                           static_cast<std::uint32_t>(stage[row_scales_at[h] + l * 2]));
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const uint4 first = Format::pairs(weights[0], half);
@@ -166,8 +164,8 @@ __device__ void multiply_run(const Product<kDown>& product, const Memory& memory
 #pragma unroll
         for (int n = 0; n < kBlocksN; ++n) {
           const uint4& b = inputs[l][n][half];
-          mma_bf16(sums[n], first.x, second.x, first.y, second.y, b.x, b.y);
-          mma_bf16(sums[n], first.z, second.z, first.w, second.w, b.z, b.w);
+          mma(sums[n], first.x, second.x, first.y, second.y, b.x, b.y);
+          mma(sums[n], first.z, second.z, first.w, second.w, b.z, b.w);
         }
       }
     }
@@ -243,7 +241,7 @@ __device__ void store_sums(const Product<kDown>& product, int unit, const float 
     const bool swaps = product.swaps();
     args.inner16[pair * args.slab.intermediate + unit * (kUnitRows / 2) +
                  four_apart_place(lane_id() / 4)] =
-        to_bf16(swiglu(values[swaps ? 1 : 0], values[swaps ? 0 : 1], args.limit, args.alpha));
+        to_operand(swiglu(values[swaps ? 1 : 0], values[swaps ? 0 : 1], args.limit, args.alpha));
   }
 }
 
@@ -291,8 +289,8 @@ __device__ void finish_run(const Product<kDown>& product, const Memory& memory, 
 }
 
 template <bool kDown>
-__global__ void __launch_bounds__(kThreads, 1) batch_kernel(const ExpertsArgs args,
-                                                            const int stages) {
+__global__ void __launch_bounds__(kThreads, 1)
+    batch_kernel(const ExpertsArgs args, const int stages) {
   const Memory memory;
   if (threadIdx.x == 0) {
     for (int i = 0; i < stages; ++i) memory.barriers.full[i].init(1);
@@ -337,11 +335,9 @@ __global__ void __launch_bounds__(kThreads, 1) batch_kernel(const ExpertsArgs ar
 
 template <bool kDown>
 void launch_product(cudaStream_t stream, const ExpertsArgs& args, int k) {
-  const int limit = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
-  const int stages =
-      std::min(kMostStages, (limit - kBarrierBytes - kPartsBytes) / unit_bytes(k));
-  const auto blocks =
-      static_cast<unsigned>(device_attribute(cudaDevAttrMultiProcessorCount));
+  const int limit = most_block_memory();
+  const int stages = std::min(kMostStages, (limit - kBarrierBytes - kPartsBytes) / unit_bytes(k));
+  const auto blocks = static_cast<unsigned>(device_attribute(cudaDevAttrMultiProcessorCount));
   const int memory = kBarrierBytes + kPartsBytes + stages * unit_bytes(k);
   launch_early(stream, {dim3(blocks), static_cast<std::size_t>(memory), kThreads, true},
                batch_kernel<kDown>, args, stages);

@@ -47,7 +47,7 @@ struct GateUpJob {
   __device__ void store(const Row& row, const Token& token, float gate, float up) const {
     if (row.output < 0) return;
     token.inner[input_place<kOrder>(row.output)] =
-        to_bf16(swiglu(gate + row.gate_bias, up + row.up_bias, args.limit, args.alpha));
+        to_operand(swiglu(gate + row.gate_bias, up + row.up_bias, args.limit, args.alpha));
   }
 };
 
@@ -155,8 +155,8 @@ void launch_both(cudaStream_t stream, const ExpertsArgs& args) {
   const unsigned tiles = most_tiles(args);
   const SlabLayout& slab = args.slab;
   int memory = tile_memory<Ts...>(slab.hidden, kBlocks);
-  launch_tiles(stream, dim3(tiles, divide_up(2 * slab.intermediate, kExpertM)), kGemmThreads, memory,
-               expert_gemm_kernel<false, kBlocks, Ts...>, args, memory);
+  launch_tiles(stream, dim3(tiles, divide_up(2 * slab.intermediate, kExpertM)), kGemmThreads,
+               memory, expert_gemm_kernel<false, kBlocks, Ts...>, args, memory);
   memory = tile_memory<Ts...>(slab.intermediate, kBlocks);
   launch_tiles(stream, dim3(tiles, divide_up(slab.hidden, kExpertM)), kGemmThreads, memory,
                expert_gemm_kernel<true, kBlocks, Ts...>, args, memory);

@@ -11,7 +11,7 @@ namespace {
 constexpr int kSplit = 2;
 constexpr int kTiles = kBlockWarps / kSplit;
 
-__device__ Bf16Chunks slab_chunks(const Slab& slab, std::size_t weights, int k) {
+__device__ Bf16Pieces slab_chunks(const Slab& slab, std::size_t weights, int k) {
   return {reinterpret_cast<const std::uint16_t*>(slab.data + weights), k};
 }
 
@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
   if (!there) return;
   const SlabLayout& layout = args.slab;
   const Slab slab{args.slabs[group.expert], layout};
-  const Bf16Chunks weights = kDown ? slab_chunks(slab, layout.down_blocks, layout.intermediate)
+  const Bf16Pieces weights = kDown ? slab_chunks(slab, layout.down_blocks, layout.intermediate)
                                    : slab_chunks(slab, layout.gate_up_blocks, layout.hidden);
   const int rows = kDown ? layout.hidden : 2 * layout.intermediate;
   const int first_tile = blockIdx.y * kTiles;
@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
     return kDown ? first + half * kStreamPairs + pair : first + 2 * pair + half;
   };
   const int first = row_of(warp_id() / kSplit, 0, 0);
-  WarpStream<Bf16Chunks, kSplit, kStages> stream(
+  WarpStream<kSplit, kStages> stream(
       weights, rings,
       kDown ? StreamTile{first, 1, kStreamPairs, rows} : StreamTile{first, 2, 1, rows});
   stream.start_reading();
@@ -99,8 +99,8 @@ __global__ void __launch_bounds__(kRowThreads, 2) down_row_kernel(const ExpertsA
     const Slab slab{expert >= 0 ? args.slabs[expert] : nullptr, layout};
     // A step of padding has no experts.
     const int k = expert >= 0 ? layout.intermediate : 0;
-    WarpStream<Bf16Chunks, kRowSplit, kRowStages> stream(
-        slab_chunks(slab, layout.down_blocks, k), rings, {first, 1, kStreamPairs, layout.hidden});
+    WarpStream<kRowSplit, kRowStages> stream(slab_chunks(slab, layout.down_blocks, k), rings,
+                                             {first, 1, kStreamPairs, layout.hidden});
     stream.start_reading();
     if (!waited) dependency_wait();
     waited = true;

@@ -74,7 +74,7 @@ struct Tile {
   static constexpr int kTableBytes = ((M + N) * 4 + 127) / 128 * 128;
   static_assert(kWarpM % 16 == 0 && kWarpN % 8 == 0);
 
-  // A lane's sums: see mma_bf16.
+  // A lane's sums: see mma.
   using Sums = float[kBlocksM][kBlocksN][4];
 
   __host__ __device__ static constexpr int scale_bytes(int k) {
@@ -208,10 +208,10 @@ __device__ void multiply_step(const Panel& panel, const Job& job, int step, cons
         const uint4 second = Format::pairs(weights[m][1], half);
 #pragma unroll
         for (int n = 0; n < T::kBlocksN; ++n)
-          mma_bf16(sums[m][n], first.x, second.x, first.y, second.y, b[n].x, b[n].y);
+          mma(sums[m][n], first.x, second.x, first.y, second.y, b[n].x, b[n].y);
 #pragma unroll
         for (int n = 0; n < T::kBlocksN; ++n)
-          mma_bf16(sums[m][n], first.z, second.z, first.w, second.w, b[n].z, b[n].w);
+          mma(sums[m][n], first.z, second.z, first.w, second.w, b[n].z, b[n].w);
       }
     }
   }
@@ -323,7 +323,7 @@ int tile_memory(int k, int blocks) {
   const int most = std::max({Ts::bytes(k, kMostStages)...});
   const int share = device_attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor) / blocks -
                     device_attribute(cudaDevAttrReservedSharedMemoryPerBlock);
-  const int limit = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  const int limit = most_block_memory();
   return std::max(least, std::min({share, most, limit}));
 }
 
@@ -331,8 +331,8 @@ template <class... Parameters, class... Arguments>
 void launch_tiles(cudaStream_t stream, dim3 grid, int threads, int memory,
                   void (*kernel)(Parameters...), Arguments&&... arguments) {
   launch_early(stream,
-               {grid, static_cast<std::size_t>(memory), static_cast<unsigned>(threads), true}, kernel,
-               std::forward<Arguments>(arguments)...);
+               {grid, static_cast<std::size_t>(memory), static_cast<unsigned>(threads), true},
+               kernel, std::forward<Arguments>(arguments)...);
 }
 
 // Blocks of a dense product on a multiprocessor.
@@ -365,13 +365,15 @@ struct Int8Dense {
   using Many = Int8Format<64>;
 };
 
-// Calls `fn` with the tile of a dense product: `tiles(M, N)` counts them.
+// Calls `fn` with the tile of a dense product of `count` tokens: `tiles(M, N)` counts them.
 template <class Dense, class Tiles, class Fn>
-void with_dense_tile(int count, Tiles&& tiles, Fn&& fn) {
+void with_dense_tile(int k, int count, Tiles&& tiles, Fn&& fn) {
   using Format = typename Dense::Many;
   using Few = typename Dense::Few;
+  const int most = most_block_memory();
   if (count <= 16) return fn(Tile<Few, 64, 16, 4>{});
-  if (count <= 32) return fn(Tile<Few, 64, 32, 4>{});
+  if (count <= 32 || (count <= 64 && Tile<Few, 64, 64, 2>::bytes(k, 2) > most))
+    return fn(Tile<Few, 64, 32, 4>{});
   const int at_once = 2 * device_attribute(cudaDevAttrMultiProcessorCount);
   if (count <= 64) {
     // Few tiles: more warps hide more of what each waits for.
@@ -380,7 +382,8 @@ void with_dense_tile(int count, Tiles&& tiles, Fn&& fn) {
   }
   // The larger one is better by itself, the smaller one may leave fewer multiprocessors idle.
   const auto waves = [&](int m) { return divide_up(tiles(m, 128), at_once) * m; };
-  if (waves(128) <= waves(64)) fn(Tile<Format, 128, 128, 2>{});
+  const bool fits = Tile<Format, 128, 128, 2>::bytes(k, 2) <= most;
+  if (fits && waves(128) <= waves(64)) fn(Tile<Format, 128, 128, 2>{});
   else fn(Tile<Format, 64, 128, 2>{});
 }
 

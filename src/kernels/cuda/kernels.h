@@ -75,17 +75,22 @@ struct Partials {
   std::int32_t* arrived = nullptr;  // [kMostArrivals], zeros between products
 };
 
+// Whether this program's code for the card multiplies bfloat16 weights by kStream: on compute
+// capability 7.5 their rings and inputs do not fit in shared memory.
+bool has_streams();
+
 // How a step's products are computed.
 enum class Products : std::uint8_t {
-  kFloat,   // float32: any card
+  kFloat,   // float32
   kStream,  // at most kTileTokens rows, of int8 weights kPlaneRows: bound by reading weights
   kGemm,    // tensor cores, many rows; takes scratch x16
 };
 
 // Of dense products where the others of a step are `products`: int8 weights of more rows than
-// integer products take are faster as tiles.
+// integer products take are faster as tiles, and so are bfloat16 weights where streams have no
+// room.
 inline Products dense_products(Products products, const Matrix& weight, std::int32_t rows) {
-  const bool tiles = weight.scales != nullptr && rows > kPlaneRows;
+  const bool tiles = weight.scales != nullptr ? rows > kPlaneRows : !has_streams();
   return products == Products::kStream && tiles ? Products::kGemm : products;
 }
 

@@ -3,10 +3,12 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 #include <utility>
 
+#include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/cuda_layout.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/warp.cuh"
@@ -17,12 +19,25 @@ constexpr unsigned divide_up(std::int64_t value, std::int64_t by) {
   return static_cast<unsigned>((value + by - 1) / by);
 }
 
+// Whether this program's code for the card is of at least this compute capability (x 10).
+inline bool has_code(int capability) {
+  static const int code = cuda_code_capability();
+  return code >= capability;
+}
+
 inline int device_attribute(cudaDeviceAttr attribute) {
   int device = 0;
   int value = 0;
   check(cudaGetDevice(&device), "asking for the card");
   check(cudaDeviceGetAttribute(&value, attribute, device), "asking for an attribute");
   return value;
+}
+
+// Shared memory that a block can have; code of compute capability 7.5 keeps to what those cards
+// have wherever it runs.
+inline int most_block_memory() {
+  const int most = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  return has_code(80) ? most : std::min(most, 64 << 10);
 }
 
 // Blocks of `threads` with `memory` bytes of shared memory of variable size. An empty grid launches

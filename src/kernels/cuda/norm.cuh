@@ -4,20 +4,22 @@
 #include <cuda_runtime.h>
 
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/numbers.cuh"
 #include "kernels/cuda/warp.cuh"
 
 namespace strata::kernels::cuda {
 
-// Eight values in bfloat16.
-__device__ inline void store8_bf16(std::uint16_t* to, const float (&values)[8], InputOrder order) {
+// Eight values as operands.
+__device__ inline void store8_operands(std::uint16_t* to, const float (&values)[8],
+                                       InputOrder order) {
   const bool plain = order == InputOrder::kPlain;
   std::uint32_t pairs[4];
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
     const float low = plain ? values[2 * j] : values[j];
     const float high = plain ? values[2 * j + 1] : values[j + 4];
-    pairs[j] = to_bf16(low) | std::uint32_t{to_bf16(high)} << 16;
+    pairs[j] = operand_pair(low, high);
   }
   *reinterpret_cast<uint4*>(to) = {pairs[0], pairs[1], pairs[2], pairs[3]};
 }

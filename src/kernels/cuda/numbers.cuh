@@ -36,51 +36,6 @@ __device__ inline float from_e8m0(std::uint32_t bits) {
   return __uint_as_float(bits == 255 ? 0x7fc00000U : bits << 23);
 }
 
-// Two floats as bfloat16 in one word, the first in its lower half.
-__device__ inline std::uint32_t bf16_pair(float low, float high) {
-#if __CUDA_ARCH__ >= 800
-  std::uint32_t pair;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-  return pair;
-#else
-  return to_bf16(low) | static_cast<std::uint32_t>(to_bf16(high)) << 16;
-#endif
-}
-
-// Products of bfloat16 pairs, rounded once. Cards from compute capability 8.0 on.
-__device__ inline std::uint32_t scaled_bf16(std::uint32_t pair, std::uint32_t scales) {
-#if __CUDA_ARCH__ >= 800
-  std::uint32_t product;
-  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(product) : "r"(pair), "r"(scales), "r"(0x80008000U));
-  return product;
-#else
-  __trap();
-  return 0;
-#endif
-}
-
-// Bytes a and b of `word`, which `places` names as 0x4b4a, as signed numbers in bfloat16. With the
-// exponent of 128 in front, the lower seven bits count from there; the eighth takes 256 instead of
-// 128 away again. Cards from compute capability 8.0 on.
-__device__ inline std::uint32_t int8_pair(std::uint32_t word, std::uint32_t places) {
-#if __CUDA_ARCH__ >= 800
-  const std::uint32_t bytes = __byte_perm(word, 0, places);
-  const std::uint32_t raised = (bytes & 0x007f007fU) | 0x43004300U;
-  const std::uint32_t offset = (bytes & 0x00800080U) | 0xc300c300U;
-  std::uint32_t pair;
-  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(pair) : "r"(raised), "r"(0x3f803f80U), "r"(offset));
-  return pair;
-#else
-  __trap();
-  return 0;
-#endif
-}
-
-__device__ inline uint4 scaled_bf16(const uint4& pairs, std::uint32_t scales) {
-  return {scaled_bf16(pairs.x, scales), scaled_bf16(pairs.y, scales), scaled_bf16(pairs.z, scales),
-          scaled_bf16(pairs.w, scales)};
-}
-
 // Keys and values of the KV pool: float32, or the bits of bfloat16.
 __device__ inline float to_float(float value) { return value; }
 __device__ inline float to_float(std::uint16_t bits) { return from_bf16(bits); }

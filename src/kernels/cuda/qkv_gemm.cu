@@ -117,9 +117,9 @@ void launch_format(cudaStream_t stream, const QkvArgs& args) {
     return static_cast<int>(tiles);
   };
   if (args.kv.head_dim > 64)
-    return launch_tile<Tile<typename Dense::Many, 128, 128, 2>>(stream, args, row_tiles(128));
+    return launch_tile<Tile<typename Dense::Many, 128, 64, 2>>(stream, args, row_tiles(128));
   const auto tiles = [&](int m, int n) { return divide_up(args.rows, n) * row_tiles(m); };
-  with_dense_tile<Dense>(args.rows, tiles, [&](auto tile) {
+  with_dense_tile<Dense>(args.weight[0].cols, args.rows, tiles, [&](auto tile) {
     using T = decltype(tile);
     launch_tile<T>(stream, args, row_tiles(T::kM));
   });

@@ -1,4 +1,4 @@
-// Queries, keys and values of few rows on tensor cores.
+// Queries, keys and values of few rows from bfloat16 weights on tensor cores.
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/qkv.cuh"
@@ -10,7 +10,7 @@ namespace {
 constexpr int kStages = 3;
 
 // A block makes eight rotary pairs of one head.
-template <class Chunks, class Kv, bool kNormed>
+template <class Kv, bool kNormed>
 __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
     qkv_stream_kernel(const QkvArgs args) {
   extern __shared__ uint4 shared[];
@@ -23,9 +23,9 @@ __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
   HeadTile tile = head_tile(args, blockIdx.x / tiles_a_head * (args.kv.head_dim / kTileRows));
   tile.pair = blockIdx.x % tiles_a_head * kStreamPairs;
   const int first = tile.head * args.kv.head_dim + tile.pair;
-  const auto weights = chunks_of<Chunks>(args.weight[tile.source]);
-  WarpStream<Chunks, kBlockWarps, kStages> stream(weights, rings,
-                                                  {first, 1, half, args.weight[tile.source].rows});
+  const Bf16Pieces weights(args.weight[tile.source]);
+  WarpStream<kBlockWarps, kStages> stream(weights, rings,
+                                          {first, 1, half, args.weight[tile.source].rows});
   dependents_may_start();
   stream.start_reading();
   // Of the thread's result: see each_stream_result.
@@ -57,23 +57,19 @@ __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
   });
 }
 
-template <class Chunks, class Kv>
+template <class Kv>
 void launch_rows(cudaStream_t stream, const QkvArgs& args) {
   const Grid grid{dim3((args.q_heads + 2 * args.kv.heads) * (args.kv.head_dim / kStreamRows)),
                   ring_bytes<kStages>() + input_bytes(args.rows, args.weight[0].cols)};
-  if (args.x == nullptr) launch_early(stream, grid, qkv_stream_kernel<Chunks, Kv, true>, args);
-  else launch_early(stream, grid, qkv_stream_kernel<Chunks, Kv, false>, args);
+  if (args.x == nullptr) launch_early(stream, grid, qkv_stream_kernel<Kv, true>, args);
+  else launch_early(stream, grid, qkv_stream_kernel<Kv, false>, args);
 }
 
 }  // namespace
 
 void launch_qkv_stream(cudaStream_t stream, const QkvArgs& args) {
-  const auto launch_chunks = [&]<class Chunks>(Chunks*) {
-    if (args.kv.bf16) launch_rows<Chunks, std::uint16_t>(stream, args);
-    else launch_rows<Chunks, float>(stream, args);
-  };
-  if (args.weight[0].scales != nullptr) launch_chunks(static_cast<Int8Chunks*>(nullptr));
-  else launch_chunks(static_cast<Bf16Chunks*>(nullptr));
+  if (args.kv.bf16) launch_rows<std::uint16_t>(stream, args);
+  else launch_rows<float>(stream, args);
 }
 
 }  // namespace strata::kernels::cuda

@@ -203,7 +203,7 @@ __device__ void finish_row(const RouteArgs& args, std::int32_t row, const float*
     if (args.planes != nullptr) continue;
     load8(normed + i, values);
     if (args.norm.out16 == nullptr) store8(args.norm.out + first + i, values);
-    else store8_bf16(args.norm.out16 + first + i, values, args.norm.order16);
+    else store8_operands(args.norm.out16 + first + i, values, args.norm.order16);
   }
 }
 
@@ -231,9 +231,8 @@ __global__ void __launch_bounds__(kBlockThreads, 2) route_row_kernel(const Route
     if (blockIdx.x != 0) return;
     choose_none(routing, row, rows == 1);
   } else {
-    norm_row<false, kBlockWarps>(args.norm, row, [&](int i, const float(&values)[8]) {
-      store8(normed + i, values);
-    });
+    norm_row<false, kBlockWarps>(
+        args.norm, row, [&](int i, const float(&values)[8]) { store8(normed + i, values); });
     __syncthreads();
     if (has_expert) multiply_router(args, router, expert, row, ahead, normed);
     if (!is_last_block(&args.arrived[row], gridDim.x)) return;
@@ -260,7 +259,7 @@ __global__ void __launch_bounds__(kBlockThreads)
     norm_row<true, kBlockWarps>(args.norm, row, [&](int i, const float(&values)[8]) {
       store8(args.norm.out + input[r] + i, values);
       if (args.norm.out16 != nullptr)
-        store8_bf16(args.norm.out16 + input[r] + i, values, args.norm.order16);
+        store8_operands(args.norm.out16 + input[r] + i, values, args.norm.order16);
     });
     __syncthreads();
   }

@@ -1,6 +1,6 @@
-// Matrix times up to eight rows of a step on tensor cores, for cards from compute capability 8.0
-// on: the products of decoding, bound by reading the weights. Inputs are rounded to bfloat16, sums
-// are float32.
+// A bfloat16 matrix times up to eight rows of a step on tensor cores, for cards from compute
+// capability 8.0 on: the products of decoding, bound by reading the weights. Inputs are rounded to
+// bfloat16, sums are float32.
 //
 // A tile is 16 rows of a matrix, as eight pairs (first, second). kSplit warps of a block share a
 // tile and cut K between them. Each warp copies its part through a ring of stages in shared memory
@@ -54,64 +54,28 @@ __device__ void wait_for_copies() {
 #endif
 }
 
-// Rows of a matrix as pieces of 16 bytes: kValues consecutive weights, decoded eight at a time into
-// bfloat16 pairs. A piece has one scale; four pieces share kScales of them.
-struct Bf16Chunks {
+// Rows of bfloat16 weights, k a multiple of 8, as pieces of 16 bytes.
+struct Bf16Pieces {
   static constexpr int kValues = 8;
-  static constexpr int kScales = 0;
-  using Scale = std::uint8_t;
   const std::uint16_t* data;
   int k;
 
+  __device__ Bf16Pieces(const std::uint16_t* values, int cols) : data(values), k(cols) {}
+  __device__ explicit Bf16Pieces(const Matrix& matrix)
+      : data(static_cast<const std::uint16_t*>(matrix.data)), k(matrix.cols) {}
   __device__ const std::byte* bytes() const { return reinterpret_cast<const std::byte*>(data); }
-  __device__ const Scale* scales_of(int /*row*/) const { return nullptr; }
-  __device__ static uint4 decode(const uint4& piece, int /*eight*/, std::uint32_t /*scale*/) {
-    return piece;
-  }
 };
 
-struct Int8Chunks {
-  static constexpr int kValues = 16;
-  static constexpr int kScales = 2;
-  using Scale = std::uint16_t;
-  const std::int8_t* data;
-  const std::uint16_t* scales;
-  int k;
-
-  __device__ const std::byte* bytes() const { return reinterpret_cast<const std::byte*>(data); }
-  __device__ const Scale* scales_of(int row) const {
-    return scales + static_cast<std::size_t>(row) * (k / 32);
-  }
-  __device__ static uint4 decode(const uint4& piece, int eight, std::uint32_t scale) {
-    const std::uint32_t low = eight == 0 ? piece.x : piece.z;
-    const std::uint32_t high = eight == 0 ? piece.y : piece.w;
-    return scaled_bf16({int8_pair(low, 0x4140), int8_pair(low, 0x4342), int8_pair(high, 0x4140),
-                        int8_pair(high, 0x4342)},
-                       scale * 0x10001U);
-  }
-};
-
-template <class Chunks>
-__device__ Chunks chunks_of(const Matrix& matrix);
-template <>
-__device__ inline Bf16Chunks chunks_of(const Matrix& matrix) {
-  return {static_cast<const std::uint16_t*>(matrix.data), matrix.cols};
-}
-template <>
-__device__ inline Int8Chunks chunks_of(const Matrix& matrix) {
-  return {static_cast<const std::int8_t*>(matrix.data), matrix.scales, matrix.cols};
-}
-
-// Eight inputs as bfloat16 pairs.
+// Eight inputs as pairs of operands.
 __device__ inline uint4 input_pairs(const float (&v)[8]) {
-  return {bf16_pair(v[0], v[1]), bf16_pair(v[2], v[3]), bf16_pair(v[4], v[5]),
-          bf16_pair(v[6], v[7])};
+  return {operand_pair(v[0], v[1]), operand_pair(v[2], v[3]), operand_pair(v[4], v[5]),
+          operand_pair(v[6], v[7])};
 }
 
 // Inputs of a block in shared memory: a row's K values in bfloat16, then zeros up to the end of the
 // last stage. Rows are 16 bytes apart from a multiple of 128, so that lanes of different rows meet
 // in different banks.
-inline constexpr int kStageValues = kStageRowBytes / 16 * Int8Chunks::kValues;  // at most
+inline constexpr int kStageValues = kStageRowBytes / 16 * Bf16Pieces::kValues;
 __host__ __device__ constexpr int padded_values(int k) {
   return (k + kStageValues - 1) / kStageValues * kStageValues;
 }
@@ -138,15 +102,15 @@ struct StreamTile {
 // among the kSplit warps. A stage is eight pieces of every row; piece p of row r lies at place
 // p ^ (r % 2 * 4), so that operands are read without bank conflicts. Rows that are not there repeat
 // the last one.
-template <class Chunks, int kSplit, int kStages>
+template <int kSplit, int kStages>
 class WarpStream {
  public:
   // `rings` is the block's, kStages * kStageBytes for each warp.
-  __device__ WarpStream(const Chunks& weights, std::byte* rings, const StreamTile& tile)
-      : pieces_left_(weights.k / Chunks::kValues - kPieces * (warp_id() % kSplit)),
+  __device__ WarpStream(const Bf16Pieces& weights, std::byte* rings, const StreamTile& tile)
+      : pieces_left_(weights.k / Bf16Pieces::kValues - kPieces * (warp_id() % kSplit)),
         pitch_(input_pitch(weights.k)),
         ring_(rings + warp_id() * kStages * kStageBytes) {
-    const std::ptrdiff_t row_bytes = std::ptrdiff_t{weights.k / Chunks::kValues} * 16;
+    const std::ptrdiff_t row_bytes = std::ptrdiff_t{weights.k / Bf16Pieces::kValues} * 16;
     const auto row = [&tile](int r) { return min(tile.row(r), tile.rows - 1); };
     const int piece = kPieces * (warp_id() % kSplit);
     const int copied = lane_id() / kPieces;  // row of the lane's first copy
@@ -155,20 +119,12 @@ class WarpStream {
     for (int i = 1; i < kCopies; ++i)
       copy_offsets_[i - 1] =
           (row(copied + i * kCopiedRows) - row(copied)) * static_cast<int>(row_bytes);
-    if constexpr (Chunks::kScales > 0) {
-      constexpr int kPiecesOfScale = 4 / Chunks::kScales;
-#pragma unroll
-      for (int h = 0; h < 2; ++h)
-        scale_from_[h] = weights.scales_of(row(lane_id() / 4 + h * kStreamPairs)) +
-                         (piece + lane_id() % 4) / kPiecesOfScale;
-    }
   }
 
   __device__ void start_reading() {
     copies_left_ = pieces_left_ - lane_id() % kPieces;
 #pragma unroll
     for (int slot = 0; slot < kStages; ++slot) copy(ring_ + slot * kStageBytes);
-    load_scales(pieces_left_, scales_);
   }
 
   // sums += products with the columns at `inputs`; results of those from `columns` on have no
@@ -176,29 +132,25 @@ class WarpStream {
   __device__ void multiply(const std::byte* inputs, int columns, float (&sums)[4]) {
     const std::byte* input =
         inputs + min(lane_id() / 4, columns - 1) * pitch_ +
-        (kPieces * (warp_id() % kSplit) + lane_id() % 4) * (Chunks::kValues * 2);
+        (kPieces * (warp_id() % kSplit) + lane_id() % 4) * (Bf16Pieces::kValues * 2);
     const int place = place_of(lane_id() / 4, lane_id() % 4);
     float more[4] = {};
     int slot = 0;
     for (int left = pieces_left_; left > 0; left -= kPieces * kSplit) {
       wait_for_copies<kStages - 1>();
       __syncwarp();
-      std::uint32_t next[2][2];
-      load_scales(left - kPieces * kSplit, next);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const std::byte* at = ring_ + slot * kStageBytes + (place ^ (half * 64));
         const uint4 a0 = *reinterpret_cast<const uint4*>(at);
         const uint4 a1 = *reinterpret_cast<const uint4*>(at + kStreamPairs * kStageRowBytes);
-        const std::byte* b = input + half * 4 * Chunks::kValues * 2;
-        multiply_pieces(a0, a1, scales_[half], b, sums, more);
+        const std::byte* b = input + half * 4 * Bf16Pieces::kValues * 2;
+        multiply_pieces(a0, a1, b, sums, more);
       }
       __syncwarp();
       copy(ring_ + slot * kStageBytes);
       slot = slot + 1 == kStages ? 0 : slot + 1;
-      input += kPieces * kSplit * Chunks::kValues * 2;
-#pragma unroll
-      for (int i = 0; i < 4; ++i) scales_[i / 2][i % 2] = next[i / 2][i % 2];
+      input += kPieces * kSplit * Bf16Pieces::kValues * 2;
     }
     wait_for_copies<0>();  // the zeros behind the end: the ring may be used again
 #pragma unroll
@@ -212,17 +164,11 @@ class WarpStream {
   static_assert(kCopiedRows % 2 == 0, "a lane's rows lie at the same places");
 
   // A piece of both rows of a pair with the same K values of the lane's column.
-  __device__ static void multiply_pieces(const uint4& a0, const uint4& a1,
-                                         const std::uint32_t (&scales)[2], const std::byte* input,
+  __device__ static void multiply_pieces(const uint4& a0, const uint4& a1, const std::byte* input,
                                          float (&sums)[4], float (&more)[4]) {
-#pragma unroll
-    for (int eight = 0; eight < Chunks::kValues / 8; ++eight) {
-      const uint4 b = *reinterpret_cast<const uint4*>(input + eight * 16);
-      const uint4 first = Chunks::decode(a0, eight, scales[0]);
-      const uint4 second = Chunks::decode(a1, eight, scales[1]);
-      mma_bf16(sums, first.x, second.x, first.y, second.y, b.x, b.y);
-      mma_bf16(more, first.z, second.z, first.w, second.w, b.z, b.w);
-    }
+    const uint4 b = *reinterpret_cast<const uint4*>(input);
+    mma(sums, a0.x, a1.x, a0.y, a1.y, b.x, b.y);
+    mma(more, a0.z, a1.z, a0.w, a1.w, b.z, b.w);
   }
 
   __device__ static int place_of(int row, int piece) {
@@ -244,32 +190,12 @@ class WarpStream {
     copies_left_ -= kPieces * kSplit;
   }
 
-  // Of the next stage, of which `left` pieces and what follows are there.
-  __device__ void load_scales(int left, std::uint32_t (&scales)[2][2]) {
-    if constexpr (Chunks::kScales > 0) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const bool there = lane_id() % 4 + half * 4 < left;
-#pragma unroll
-        for (int h = 0; h < 2; ++h)
-          scales[half][h] = there ? __ldg(scale_from_[h] + half * Chunks::kScales) : 0;
-      }
-#pragma unroll
-      for (int h = 0; h < 2; ++h) scale_from_[h] += 2 * Chunks::kScales * kSplit;
-    } else {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) scales[i / 2][i % 2] = 0;
-    }
-  }
-
   const int pieces_left_;  // of a row, from the warp's first stage on
   const int pitch_;        // of the inputs
   std::byte* const ring_;
   const std::byte* source_;        // of the lane's first copy of the next stage
   int copy_offsets_[kCopies - 1];  // from it to the lane's others, bytes
   int copies_left_ = 0;            // pieces from the lane's on
-  const typename Chunks::Scale* scale_from_[2];
-  std::uint32_t scales_[2][2];  // of the next stage: [four pieces][row of a pair]
 };
 
 // Dynamic shared memory of a block: the rings, then the inputs.

@@ -22,6 +22,11 @@ int cuda_code_capability() {
   throw StartupError(none.problem, none.hint);
 }
 
+bool cuda_tensor_cores(ExpertFormat /*experts*/) {
+  const CudaDevice none = find_cuda_device();
+  throw StartupError(none.problem, none.hint);
+}
+
 double cuda_read_bandwidth(std::size_t /*bytes*/) {
   const CudaDevice none = find_cuda_device();
   throw StartupError(none.problem, none.hint);

@@ -285,7 +285,7 @@ class CudaAttention : public testing::Test {
  protected:
   void SetUp() override {
     if (!has_cuda_backend()) GTEST_SKIP() << "no usable card";
-    tensor_cores_ = kernels::cuda_code_capability() >= 80;
+    tensor_cores_ = kernels::cuda_tensor_cores(ExpertFormat::kMxfp4);
   }
   std::vector<Path> paths() const {
     return tensor_cores_ ? std::vector{Path::kGeneric, Path::kDecode, Path::kPrefill}
