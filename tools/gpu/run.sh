@@ -25,6 +25,7 @@ limit=${LIMIT:-60}
 parts=("$@")
 ((${#parts[@]})) || parts=(stages goldens memcheck bench)
 export LD_LIBRARY_PATH=$PWD/.gpu/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+ln -sfn ../models .gpu/models  # where .gpu/strata looks for the embedded model
 find .gpu -type f \( -name strata -o -name 'test_*' -o -name 'bench_*' \) -exec chmod +x {} +
 source_dir=$(<.gpu/source_dir)
 if [[ ! -e $source_dir ]]; then

@@ -1,5 +1,5 @@
-// MXFP4 experts of 3 to 64 rows on cards with bulk copies (compute capability 9.0 and newer): the
-// experts of batched decodes, bound by reading the weights.
+// MXFP4 experts of 3 to 64 rows on cards with bulk copies (compute capability 9.0 and newer) and
+// shared memory for the ring: the experts of batched decodes, bound by reading the weights.
 //
 // One block a multiprocessor stays for a whole product. Its work is a share of all units; a unit is
 // 16 rows of one expert's matrix for one tile of its pairs. The rows lie behind each other, so one
@@ -333,10 +333,15 @@ __global__ void __launch_bounds__(kThreads, 1)
   });
 }
 
+// Of the ring, as many as a block has room for.
+int stages_of(int k) {
+  const int room = most_block_memory() - kBarrierBytes - kPartsBytes;
+  return std::min(kMostStages, room / unit_bytes(k));
+}
+
 template <bool kDown>
 void launch_product(cudaStream_t stream, const ExpertsArgs& args, int k) {
-  const int limit = most_block_memory();
-  const int stages = std::min(kMostStages, (limit - kBarrierBytes - kPartsBytes) / unit_bytes(k));
+  const int stages = stages_of(k);
   const auto blocks = static_cast<unsigned>(device_attribute(cudaDevAttrMultiProcessorCount));
   const int memory = kBarrierBytes + kPartsBytes + stages * unit_bytes(k);
   launch_early(stream, {dim3(blocks), static_cast<std::size_t>(memory), kThreads, true},
@@ -347,7 +352,10 @@ void launch_product(cudaStream_t stream, const ExpertsArgs& args, int k) {
 
 bool is_batch(std::int32_t rows, const SlabLayout& slab) {
   constexpr std::int32_t kMostRows = 64;
-  const auto fits = [](std::int32_t k) { return k % kLine == 0 && k <= kMostK; };
+  constexpr int kLeastStages = 4;  // some cards have less room: memory would wait
+  const auto fits = [](std::int32_t k) {
+    return k % kLine == 0 && k <= kMostK && stages_of(k) >= kLeastStages;
+  };
   return rows > kPlaneRows && rows <= kMostRows && slab.format == ExpertFormat::kMxfp4 &&
          fits(slab.hidden) && fits(slab.intermediate) && begins_early(batch_kernel<false>);
 }
