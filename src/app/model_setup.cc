@@ -222,7 +222,7 @@ void ModelSetup::choose_backend() {
     for (const std::string& flag : asked.card_flags) log_warn("{}", without_card(flag));
   };
   if (checkpoint_ == nullptr) {
-    if (asked.backend == BackendChoice::kAuto) use(BackendChoice::kCpu);
+    use(asked.backend == BackendChoice::kAuto ? BackendChoice::kCpu : asked.backend);
     plan_ = plan_scripted(options_, config_);
     return;
   }

@@ -162,7 +162,9 @@ void check_together(Options& options) {
     usage_error(fmt::format("--max-num-batched-tokens {} is below --max-num-seqs {}",
                             options.max_num_batched_tokens, options.max_num_seqs),
                 "a step must hold one token of every running sequence");
-  if (options.backend != BackendChoice::kAuto) options = with_backend(options, options.backend);
+  // A card's sizes depend on its room (ModelSetup).
+  if (options.backend != BackendChoice::kAuto && options.backend != BackendChoice::kCuda)
+    options = with_backend(options, options.backend);
 }
 
 void note_card_flags(const CommandParser& parser, ParsedCommandLine& parsed) {

@@ -77,11 +77,12 @@ TEST(Options, ACardsFlagsActOnACardOnly) {
 
 TEST(Options, KvDtypeFollowsTheBackendUnlessNamed) {
   EXPECT_EQ(parse_line("serve --backend cpu").options.kv_dtype, KvDtype::kF32);
-  EXPECT_EQ(parse_line("serve --backend cuda").options.kv_dtype, KvDtype::kBf16);
-  EXPECT_EQ(parse_line("serve --kv-cache-dtype float32 --backend cuda").options.kv_dtype,
-            KvDtype::kF32);
-  EXPECT_EQ(parse_line("serve --backend cuda --kv-cache-dtype auto").options.kv_dtype,
-            KvDtype::kBf16);
+  const auto on_card = [](const std::string& line) {
+    return with_backend(parse_line(line).options, BackendChoice::kCuda).kv_dtype;
+  };
+  EXPECT_EQ(on_card("serve --backend cuda"), KvDtype::kBf16);
+  EXPECT_EQ(on_card("serve --kv-cache-dtype float32 --backend cuda"), KvDtype::kF32);
+  EXPECT_EQ(on_card("serve --backend cuda --kv-cache-dtype auto"), KvDtype::kBf16);
 }
 
 TEST(CommandLine, ModelIsPositionalOrAFlag) {
@@ -151,6 +152,11 @@ TEST(Options, WhatIsLeftToTheBackendIsFilledInWithIt) {
   const Options card = with_backend(asked, BackendChoice::kCuda);
   EXPECT_EQ(card.backend, BackendChoice::kCuda);
   EXPECT_EQ(card.kv_dtype, KvDtype::kBf16);
+  for (const char* backend : {"auto", "cuda"}) {  // the card's room decides
+    const Options open = parse_line(std::string("serve --backend ") + backend).options;
+    EXPECT_EQ(open.max_num_seqs, 0) << backend;
+    EXPECT_EQ(open.max_num_batched_tokens, 0) << backend;
+  }
   EXPECT_EQ(card.max_num_seqs, 64);
   EXPECT_EQ(card.max_num_batched_tokens, 1024);
   const Options cpu = with_backend(asked, BackendChoice::kCpu);
