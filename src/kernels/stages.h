@@ -111,7 +111,7 @@ struct BackendOptions {
   bool poison_freed_pages = false;
   bool record_graphs = false;  // cuda: replay recordings of steps of one shape
   bool early_launches = true;  // cuda: kernels may begin before those in front have ended
-  bool tensor_cores = false;   // cuda: steps of many rows multiply in bf16, not in f32
+  bool tensor_cores = false;   // cuda: multiplies in 16 bits or integers, not in f32
 };
 
 // Per-stage totals since the last reset, for `strata bench`.

@@ -1,6 +1,6 @@
 // Attention of rows that share no keys, on tensor cores, to the precision of float32: a row is all
 // its heads, so the upper half of an operand's 16 rows holds the queries (or weights) of up to
-// eight heads rounded to bfloat16 and the lower half what rounding left over.
+// eight heads rounded to operands and the lower half what rounding left over.
 //
 // A block reads splits of 256 keys, counted from the first one the row sees; each of its warps
 // holds 32 keys and their values in registers, in the places where the instructions want them:

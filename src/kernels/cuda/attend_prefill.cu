@@ -1,7 +1,7 @@
 // Attention of rows that share keys, on tensor cores: a block takes up to 16 consecutive rows of
 // one sequence and the query heads of one KV head, and walks over the keys in tiles of 64, which
 // lie at multiples of 64 whatever the rows are, so that a row's result does not depend on its
-// neighbours. Queries and weights are rounded to bfloat16; scores, maxima and sums are float32.
+// neighbours. Queries and weights are rounded to operands; scores, maxima and sums are float32.
 //
 // A warp has four rows. An operand's 16 rows are two of them with eight heads each: row i / 8, head
 // i % 8. A tile's keys and values come into shared memory two tiles ahead; 16-byte chunk c of a

@@ -117,7 +117,7 @@ struct ActivationLayout {
   std::size_t rotations = 0;                  // f32 pairs [rows, head_dim / 2]
   std::size_t inner = 0, outer = 0;           // f32 [pairs, intermediate | hidden]
   std::size_t planes = 0, inner_planes = 0;   // of kTileTokens rows and their pairs
-  // Inputs of tensor cores, bf16; not there without them.
+  // Inputs of tensor cores, 16 bits each; not there without them.
   std::size_t normed16 = 0, attn16 = 0, inner16 = 0;  // [rows | rows | pairs, ...]
   std::size_t arrivals = 0;                           // i32 [kMostArrivals]
   std::size_t router_logits = 0;                      // f32 [kRouteRows, experts]

@@ -1,4 +1,4 @@
-// Products of a matrix and many rows of a step on tensor cores, inputs in bfloat16, sums in
+// Products of a matrix and many rows of a step on tensor cores, inputs as operands, sums in
 // float32: the core that dense, qkv and experts share. Weights are on the M side of the
 // instruction, rows of the step ("tokens") on the N side.
 //
@@ -217,7 +217,7 @@ __device__ void multiply_step(const Panel& panel, const Job& job, int step, cons
   }
 }
 
-// The products of a tile over `steps`. `x`: rows of panel.k bfloat16. A Job says what the tile's
+// The products of a tile over `steps`. `x`: rows of panel.k operands. A Job says what the tile's
 // rows and tokens are:
 //   row_at(i)    which row of the panel is the tile's row i
 //   input_at(i)  which row of x is its token i; beyond the last one any that exists

@@ -60,7 +60,7 @@ struct NormArgs {
   float eps;
   std::int32_t hidden;
   float* out;
-  std::uint16_t* out16 = nullptr;  // if there, takes it in bfloat16: `norm` writes no `out` then
+  std::uint16_t* out16 = nullptr;  // if there, takes it as operands: `norm` writes no `out` then
   InputOrder order16 = InputOrder::kPlain;
 };
 void launch_norm(cudaStream_t stream, std::int32_t rows, const NormArgs& args);

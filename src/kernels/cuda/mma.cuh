@@ -47,8 +47,8 @@ __device__ inline void mma(float (&c)[4], std::uint32_t a0, std::uint32_t a1, st
   }
 }
 
-// The first `bytes` (16 or none) of 16 bytes at `from`, or zeros; both 16-byte aligned. On compute
-// capability 7.5 they are there at once.
+// The first `bytes` of 16 bytes at `from`, and zeros for the rest; both 16-byte aligned. On compute
+// capability 7.5 all of them or none, and they are there at once.
 __device__ inline void copy16(std::byte* to, const std::byte* from, int bytes) {
   if constexpr (kFp16Operands)
     *reinterpret_cast<uint4*>(to) = bytes == 0 ? uint4{} : *reinterpret_cast<const uint4*>(from);
