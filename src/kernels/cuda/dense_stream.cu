@@ -72,7 +72,11 @@ void launch_weights(cudaStream_t stream, const DenseArgs& args, const NormedRows
 
 }  // namespace
 
-bool has_streams() { return has_code(80); }
+bool has_streams(std::int32_t rows, std::int32_t k) {
+  constexpr std::size_t kStatic = sizeof(StreamSums<kBlockWarps>) + 512;  // and what norms need
+  return has_code(80) && ring_bytes<4>() + input_bytes(rows, k) + kStatic <=
+                             static_cast<std::size_t>(most_block_memory());
+}
 
 void launch_dense_stream(cudaStream_t stream, const DenseArgs& args) {
   launch_weights<false>(stream, args, {});

@@ -75,9 +75,10 @@ struct Partials {
   std::int32_t* arrived = nullptr;  // [kMostArrivals], zeros between products
 };
 
-// Whether this program's code for the card multiplies bfloat16 weights by kStream: on compute
-// capability 7.5 their rings and inputs do not fit in shared memory.
-bool has_streams();
+// Whether this program's code for the card multiplies rows of k bfloat16 weights by so many rows of
+// a step by kStream: rings and inputs must fit in shared memory, of which blocks have 227 KiB on
+// compute capability 9.0, 99 on 8.6, 8.9 and 12.0. Code of 7.5 has no streams.
+bool has_streams(std::int32_t rows, std::int32_t k);
 
 // How a step's products are computed.
 enum class Products : std::uint8_t {
@@ -90,7 +91,7 @@ enum class Products : std::uint8_t {
 // integer products take are faster as tiles, and so are bfloat16 weights where streams have no
 // room.
 inline Products dense_products(Products products, const Matrix& weight, std::int32_t rows) {
-  const bool tiles = weight.scales != nullptr ? rows > kPlaneRows : !has_streams();
+  const bool tiles = weight.scales != nullptr ? rows > kPlaneRows : !has_streams(rows, weight.cols);
   return products == Products::kStream && tiles ? Products::kGemm : products;
 }
 
