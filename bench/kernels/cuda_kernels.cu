@@ -439,8 +439,8 @@ class Bench {
          });
     std::uint64_t chosen = 0;
     copy_and_wait(stream_, &chosen, routing_.experts_read, sizeof chosen);
-    std::printf("%.1f experts read a layer\n",
-                static_cast<double>(chosen) / (kLayers * (kReplays + 1)));
+    const double layers = kLayers * (kReplays + 1.0);
+    if (chosen > 0) std::printf("%.1f experts read a layer\n", chosen / layers);
   }
 
   void draw_cell(int rows, const char* name, const StepLogits& how) {

@@ -114,11 +114,11 @@ struct ActivationLayout {
   std::size_t x = 0, q = 0, attn = 0;         // f32 [rows, hidden | q_dim | q_dim]
   std::size_t delta_attn = 0, delta_moe = 0;  // f32 [rows, hidden]
   std::size_t normed = 0;                     // f32 [rows, hidden]
-  std::size_t rotations = 0;                  // f32 pairs [rows, head_dim / 2]
   std::size_t inner = 0, outer = 0;           // f32 [pairs, intermediate | hidden]
   std::size_t planes = 0, inner_planes = 0;   // of kTileTokens rows and their pairs
-  // Inputs of tensor cores, 16 bits each; not there without them.
+  // Not there without tensor cores: their inputs, 16 bits each, and what their products share.
   std::size_t normed16 = 0, attn16 = 0, inner16 = 0;  // [rows | rows | pairs, ...]
+  std::size_t rotations = 0;                          // f32 pairs [rows, head_dim / 2]
   std::size_t arrivals = 0;                           // i32 [kMostArrivals]
   std::size_t router_logits = 0;                      // f32 [kRouteRows, experts]
   std::size_t router_arrivals = 0;                    // i32 [kRouteRows + 1]
@@ -170,13 +170,13 @@ inline ActivationLayout make_activation_layout(const ModelConfig& c,
   layout.delta_attn = place(rows * c.hidden);
   layout.delta_moe = place(rows * c.hidden);
   layout.normed = place(rows * c.hidden);
-  layout.rotations = place(rows * c.head_dim);
   layout.inner = place(pairs * c.intermediate);
   layout.outer = place(pairs * c.hidden);
   if (options.tensor_cores) {
     layout.normed16 = place(rows * c.hidden, 2);
     layout.attn16 = place(rows * c.q_dim(), 2);
     layout.inner16 = place(pairs * c.intermediate, 2);
+    layout.rotations = place(rows * c.head_dim);
     layout.arrivals = place(kMostArrivals);
     layout.planes = place(std::int64_t{kTileTokens} * plane_bytes(c.hidden), 1);
     layout.inner_planes =

@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
   __shared__ float factors[kStreamColumns];
   auto* rings = reinterpret_cast<std::byte*>(shared);
   std::byte* inputs = rings + ring_bytes<kStages>();
-  const Bf16Pieces weights(args.weight);
+  const Bf16Weights weights(args.weight);
   const int rows = args.weight.rows;
   const int first_tile = blockIdx.x * (kBlockWarps / kSplit);
   const auto row_of = [&](int tile, int pair, int half) {

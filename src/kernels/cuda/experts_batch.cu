@@ -357,7 +357,7 @@ bool is_batch(std::int32_t rows, const SlabLayout& slab) {
     return k % kLine == 0 && k <= kMostK && stages_of(k) >= kLeastStages;
   };
   return rows > kPlaneRows && rows <= kMostRows && slab.format == ExpertFormat::kMxfp4 &&
-         fits(slab.hidden) && fits(slab.intermediate) && begins_early(batch_kernel<false>);
+         has_code(90) && early_launches() && fits(slab.hidden) && fits(slab.intermediate);
 }
 
 void launch_experts_batch(cudaStream_t stream, const ExpertsArgs& args) {

@@ -11,10 +11,6 @@ namespace {
 constexpr int kSplit = 2;
 constexpr int kTiles = kBlockWarps / kSplit;
 
-__device__ Bf16Pieces slab_chunks(const Slab& slab, std::size_t weights, int k) {
-  return {reinterpret_cast<const std::uint16_t*>(slab.data + weights), k};
-}
-
 // Tile t of gate_up is eight SwiGLU outputs: pairs of gate and up; of down it is 16 outputs.
 template <bool kDown, int kStages>
 __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
@@ -31,8 +27,9 @@ __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
   if (!there) return;
   const SlabLayout& layout = args.slab;
   const Slab slab{args.slabs[group.expert], layout};
-  const Bf16Pieces weights = kDown ? slab_chunks(slab, layout.down_blocks, layout.intermediate)
-                                   : slab_chunks(slab, layout.gate_up_blocks, layout.hidden);
+  const Bf16Weights weights =
+      kDown ? slab.weights<Bf16Weights>(layout.down_blocks, 0, layout.intermediate)
+            : slab.weights<Bf16Weights>(layout.gate_up_blocks, 0, layout.hidden);
   const int rows = kDown ? layout.hidden : 2 * layout.intermediate;
   const int first_tile = blockIdx.y * kTiles;
   const auto row_of = [&](int tile, int pair, int half) {
@@ -99,8 +96,8 @@ __global__ void __launch_bounds__(kRowThreads, 2) down_row_kernel(const ExpertsA
     const Slab slab{expert >= 0 ? args.slabs[expert] : nullptr, layout};
     // A step of padding has no experts.
     const int k = expert >= 0 ? layout.intermediate : 0;
-    WarpStream<kRowSplit, kRowStages> stream(slab_chunks(slab, layout.down_blocks, k), rings,
-                                             {first, 1, kStreamPairs, layout.hidden});
+    WarpStream<kRowSplit, kRowStages> stream(slab.weights<Bf16Weights>(layout.down_blocks, 0, k),
+                                             rings, {first, 1, kStreamPairs, layout.hidden});
     stream.start_reading();
     if (!waited) dependency_wait();
     waited = true;

@@ -36,7 +36,7 @@ inline int device_attribute(cudaDeviceAttr attribute) {
 // Shared memory that a block can have; code of compute capability 7.5 keeps to what those cards
 // have wherever it runs.
 inline int most_block_memory() {
-  const int most = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  static const int most = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   return has_code(80) ? most : std::min(most, 64 << 10);
 }
 

@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(kBlockThreads, stream_blocks(kStages))
   HeadTile tile = head_tile(args, blockIdx.x / tiles_a_head * (args.kv.head_dim / kTileRows));
   tile.pair = blockIdx.x % tiles_a_head * kStreamPairs;
   const int first = tile.head * args.kv.head_dim + tile.pair;
-  const Bf16Pieces weights(args.weight[tile.source]);
+  const Bf16Weights weights(args.weight[tile.source]);
   WarpStream<kBlockWarps, kStages> stream(weights, rings,
                                           {first, 1, half, args.weight[tile.source].rows});
   dependents_may_start();

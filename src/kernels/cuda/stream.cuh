@@ -21,6 +21,7 @@
 #include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/norm.cuh"
 #include "kernels/cuda/numbers.cuh"
+#include "kernels/cuda/products.cuh"
 #include "kernels/cuda/warp.cuh"
 
 namespace strata::kernels::cuda {
@@ -54,18 +55,6 @@ __device__ void wait_for_copies() {
 #endif
 }
 
-// Rows of bfloat16 weights, k a multiple of 8, as pieces of 16 bytes.
-struct Bf16Pieces {
-  static constexpr int kValues = 8;
-  const std::uint16_t* data;
-  int k;
-
-  __device__ Bf16Pieces(const std::uint16_t* values, int cols) : data(values), k(cols) {}
-  __device__ explicit Bf16Pieces(const Matrix& matrix)
-      : data(static_cast<const std::uint16_t*>(matrix.data)), k(matrix.cols) {}
-  __device__ const std::byte* bytes() const { return reinterpret_cast<const std::byte*>(data); }
-};
-
 // Eight inputs as pairs of operands.
 __device__ inline uint4 input_pairs(const float (&v)[8]) {
   return {operand_pair(v[0], v[1]), operand_pair(v[2], v[3]), operand_pair(v[4], v[5]),
@@ -75,7 +64,7 @@ __device__ inline uint4 input_pairs(const float (&v)[8]) {
 // Inputs of a block in shared memory: a row's K values in bfloat16, then zeros up to the end of the
 // last stage. Rows are 16 bytes apart from a multiple of 128, so that lanes of different rows meet
 // in different banks.
-inline constexpr int kStageValues = kStageRowBytes / 16 * Bf16Pieces::kValues;
+inline constexpr int kStageValues = kStageRowBytes / 16 * kLaneValues;
 __host__ __device__ constexpr int padded_values(int k) {
   return (k + kStageValues - 1) / kStageValues * kStageValues;
 }
@@ -106,15 +95,16 @@ template <int kSplit, int kStages>
 class WarpStream {
  public:
   // `rings` is the block's, kStages * kStageBytes for each warp.
-  __device__ WarpStream(const Bf16Pieces& weights, std::byte* rings, const StreamTile& tile)
-      : pieces_left_(weights.k / Bf16Pieces::kValues - kPieces * (warp_id() % kSplit)),
+  __device__ WarpStream(const Bf16Weights& weights, std::byte* rings, const StreamTile& tile)
+      : pieces_left_(weights.k / kLaneValues - kPieces * (warp_id() % kSplit)),
         pitch_(input_pitch(weights.k)),
         ring_(rings + warp_id() * kStages * kStageBytes) {
-    const std::ptrdiff_t row_bytes = std::ptrdiff_t{weights.k / Bf16Pieces::kValues} * 16;
+    const std::ptrdiff_t row_bytes = std::ptrdiff_t{weights.k / kLaneValues} * 16;
     const auto row = [&tile](int r) { return min(tile.row(r), tile.rows - 1); };
     const int piece = kPieces * (warp_id() % kSplit);
     const int copied = lane_id() / kPieces;  // row of the lane's first copy
-    source_ = weights.bytes() + row(copied) * row_bytes + (piece + lane_id() % kPieces) * 16;
+    source_ = reinterpret_cast<const std::byte*>(weights.data) + row(copied) * row_bytes +
+              (piece + lane_id() % kPieces) * 16;
 #pragma unroll
     for (int i = 1; i < kCopies; ++i)
       copy_offsets_[i - 1] =
@@ -130,9 +120,8 @@ class WarpStream {
   // sums += products with the columns at `inputs`; results of those from `columns` on have no
   // meaning.
   __device__ void multiply(const std::byte* inputs, int columns, float (&sums)[4]) {
-    const std::byte* input =
-        inputs + min(lane_id() / 4, columns - 1) * pitch_ +
-        (kPieces * (warp_id() % kSplit) + lane_id() % 4) * (Bf16Pieces::kValues * 2);
+    const std::byte* input = inputs + min(lane_id() / 4, columns - 1) * pitch_ +
+                             (kPieces * (warp_id() % kSplit) + lane_id() % 4) * (kLaneValues * 2);
     const int place = place_of(lane_id() / 4, lane_id() % 4);
     float more[4] = {};
     int slot = 0;
@@ -144,13 +133,13 @@ class WarpStream {
         const std::byte* at = ring_ + slot * kStageBytes + (place ^ (half * 64));
         const uint4 a0 = *reinterpret_cast<const uint4*>(at);
         const uint4 a1 = *reinterpret_cast<const uint4*>(at + kStreamPairs * kStageRowBytes);
-        const std::byte* b = input + half * 4 * Bf16Pieces::kValues * 2;
+        const std::byte* b = input + half * 4 * kLaneValues * 2;
         multiply_pieces(a0, a1, b, sums, more);
       }
       __syncwarp();
       copy(ring_ + slot * kStageBytes);
       slot = slot + 1 == kStages ? 0 : slot + 1;
-      input += kPieces * kSplit * Bf16Pieces::kValues * 2;
+      input += kPieces * kSplit * kLaneValues * 2;
     }
     wait_for_copies<0>();  // the zeros behind the end: the ring may be used again
 #pragma unroll
